@@ -1,0 +1,1 @@
+"""What every service has: one concern per module, owned by the template."""
