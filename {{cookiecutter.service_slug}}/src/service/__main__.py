@@ -1,0 +1,40 @@
+"""`python -m service` serves; `config` prints the settings; `openapi` prints the contract."""
+
+import sys
+
+from service.settings import Settings
+
+
+def show_config(settings: Settings) -> int:
+    for name, value in settings.model_dump().items():
+        sys.stdout.write(f"{name.upper()}={value}\n")
+    return 0
+
+
+def show_openapi(settings: Settings) -> int:
+    from service.app import create_app
+
+    app = create_app(settings)
+    sys.stdout.write(app.extensions["openapi"].decode())
+    return 0
+
+
+def serve(settings: Settings) -> int:
+    from service.chassis import server
+
+    return server.serve(settings)
+
+
+COMMANDS = {"serve": serve, "config": show_config, "openapi": show_openapi}
+
+
+def main(arguments: list[str]) -> int:
+    command = COMMANDS.get(arguments[0] if arguments else "serve")
+    if command is None or len(arguments) > 1:
+        sys.stderr.write(f"usage: python -m service [{' | '.join(COMMANDS)}]\n")
+        return 2
+    return command(Settings.load())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

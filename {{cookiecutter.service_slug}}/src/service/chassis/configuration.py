@@ -1,0 +1,152 @@
+"""Where configuration comes from: environment, `NAME_FILE` secrets, a folder of shared defaults, pyproject.toml, cgroups."""
+
+import math
+import os
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from typing import ClassVar
+from typing import Self
+
+from pydantic import SecretBytes
+from pydantic import SecretStr
+from pydantic import ValidationError
+from pydantic import field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings
+from pydantic_settings import PydanticBaseSettingsSource
+from pydantic_settings import SecretsSettingsSource
+from pydantic_settings import SettingsConfigDict
+
+CGROUP = Path("/sys/fs/cgroup")
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Project:
+    """What pyproject.toml says of the service; `name` is its slug."""
+
+    name: str
+    title: str
+    version: str
+    description: str
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        document = tomllib.loads(path.read_text("utf-8"))
+        project, service = document["project"], document["tool"]["service"]
+        return cls(project["name"], service["title"], project["version"], project["description"])
+
+
+PROJECT = Project.read(Path(__file__).parents[3] / "pyproject.toml")
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A value whose file could not be read; validation turns it into an error beside all others."""
+
+    reason: str
+
+
+class FileSource(PydanticBaseSettingsSource):
+    """Reads a setting from the file that `NAME_FILE` names, as orchestrators mount secrets."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        name = field_name.upper()
+        path = os.environ.get(f"{name}_FILE")
+        if path is None:
+            return None, field_name, False
+        if name in os.environ:
+            return Unreadable(f"{name} and {name}_FILE are both set: keep one"), field_name, False
+        try:
+            return Path(path).read_text("utf-8").strip(), field_name, False
+        except (OSError, ValueError) as error:
+            return Unreadable(f"{name}_FILE cannot be read: {error}"), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        values = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class Configuration(BaseSettings):
+    """Base of the service's settings. First found wins: environment, `NAME_FILE`, the files in `CONFIG_DIR`, the default."""
+
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(frozen=True, extra="ignore", validate_default=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        folder = os.environ.get("CONFIG_DIR")
+        shared = (SecretsSettingsSource(settings_cls, secrets_dir=folder),) if folder else ()
+        return init_settings, env_settings, FileSource(settings_cls), *shared
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def refuse_unreadable(cls, value: object) -> object:
+        if isinstance(value, Unreadable):
+            raise ValueError(value.reason)
+        return value
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the settings once; on bad ones print every error and exit with status 2."""
+        folder = os.environ.get("CONFIG_DIR")
+        if folder and not Path(folder).is_dir():
+            sys.stderr.write(f"configuration: CONFIG_DIR: {folder} is not a folder\n")
+            raise SystemExit(2)
+        try:
+            return cls()
+        except ValidationError as error:
+            for problem in error.errors(include_url=False, include_context=False, include_input=False):
+                name = ".".join(str(part).upper() for part in problem["loc"]) or "settings"
+                sys.stderr.write(f"configuration: {name}: {problem['msg']}\n")
+            raise SystemExit(2) from None
+
+    def secrets(self) -> list[str]:
+        """The values that no output may hold."""
+        values = [getattr(self, name) for name in type(self).model_fields]
+        return [str(v.get_secret_value()) for v in values if isinstance(v, SecretStr | SecretBytes) and v]
+
+    @classmethod
+    def table(cls) -> str:
+        """The settings as a Markdown table: environment name, default, meaning."""
+        rows = ["| variable | default | meaning |", "|---|---|---|"]
+        for name, field in cls.model_fields.items():
+            default = "from the container's limits" if field.default_factory else f"`{field.default}`"
+            rows.append(f"| `{name.upper()}` | {default} | {field.description} |")
+        return "\n".join(rows)
+
+
+def available_cpus(cgroup: Path = CGROUP) -> int:
+    """CPUs that the container may use, rounded up: its quota, else the affinity of the process."""
+    try:
+        quota, period = (cgroup / "cpu.max").read_text("ascii").split()
+        return math.ceil(int(quota) / int(period))
+    except (OSError, ValueError):
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory(cgroup: Path = CGROUP) -> int | None:
+    """Bytes that the container may use; None where no limit is set."""
+    try:
+        return int((cgroup / "memory.max").read_text("ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def concurrency(max_body_size: int, workers: int, cgroup: Path = CGROUP) -> int:
+    """Requests that one worker may work on at once: four per CPU, and no more bodies than fit into the memory limit."""
+    limit = min(max(4 * available_cpus(cgroup), 4), 32)
+    memory = available_memory(cgroup)
+    if memory is None:
+        return limit
+    spare = memory - 90 * MIB * (1 + 0.6 * (workers - 1))
+    return max(2, min(limit, int(spare / (2.2 * max_body_size * workers))))

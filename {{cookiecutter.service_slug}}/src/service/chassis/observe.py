@@ -1,0 +1,147 @@
+"""One request and its answer as seen from outside: ids, log line and metric."""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from datetime import datetime
+from random import getrandbits
+from typing import Any
+from wsgiref.types import StartResponse
+from wsgiref.types import WSGIEnvironment
+
+from service.chassis import logs
+from service.chassis import metrics
+from service.chassis.configuration import PROJECT
+
+log = logging.getLogger("service.access")
+
+# https://www.w3.org/TR/trace-context/#traceparent-header: a later version may add fields behind the fourth.
+TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
+LONGEST_PATH = 1024  # characters of a path that a log line holds
+COLLECTED = 1_048_576  # bytes: a longer answer is streamed, so that slow readers do not hold it in memory
+
+Headers = list[tuple[str, str]]
+
+
+class Exchange:
+    """A request, its ids and the answer being made; the WSGI iterable of a streamed answer."""
+
+    __slots__ = (
+        "_close", "_done", "_iterator", "_started", "environ", "error", "headers", "request_id", "route", "span_id",
+        "status", "trace_flags", "trace_id",
+    )  # fmt: skip
+
+    def __init__(self, environ: WSGIEnvironment, done: Callable[[], None]) -> None:
+        self._started = time.perf_counter()
+        self._done = done
+        self.environ = environ
+        self.status, self.route, self.error = "", "none", ""
+        self.headers: Headers = []
+        parent = environ.get("HTTP_TRACEPARENT")
+        match = TRACEPARENT.fullmatch(parent) if parent else None
+        if match is None or (match[1] == "00" and match[5]):
+            self.trace_id, self.trace_flags = f"{getrandbits(128) or 1:032x}", "00"
+        else:
+            self.trace_id, self.trace_flags = match[2], match[4]
+        self.span_id = f"{getrandbits(64) or 1:016x}"
+        given = environ.get("HTTP_X_REQUEST_ID")
+        self.request_id = given if given and REQUEST_ID.fullmatch(given) else self.trace_id
+        environ["service.exchange"] = self
+        logs.request_ids.set(self)
+
+    def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], object]:
+        """Keep the status and headers until the whole answer is known to be right."""
+        self.status, self.headers = status, headers
+        request = self.environ.get("werkzeug.request")  # Flask takes it away when the view's context ends
+        if request is not None and request.url_rule is not None:
+            self.route = request.url_rule.rule
+        return _write
+
+    def send(self, body: Iterable[bytes], start_response: StartResponse) -> Iterable[bytes]:
+        """Give the answer to the server: at once where it is short, else chunk by chunk."""
+        close = getattr(body, "close", None)
+        if self._is_short():
+            try:
+                chunks = list(body)
+            finally:
+                if close:
+                    close()
+            start_response(self.status, self.headers)
+            self._finish()
+            return chunks
+        self._iterator, self._close = iter(body), close
+        start_response(self.status, self.headers)
+        return self
+
+    def _is_short(self) -> bool:
+        for name, value in self.headers:
+            if name.lower() == "content-length":
+                return int(value) <= COLLECTED
+        return self.environ["REQUEST_METHOD"] == "HEAD" or self.status.startswith(("204", "304"))
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self.error = type(error).__qualname__
+            log.exception("the answer broke off: the client may take it for whole")
+            raise
+
+    def close(self) -> None:
+        try:
+            if self._close:
+                self._close()
+        finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._done()
+        self._done = _nothing  # a slot is given back once
+        seconds = time.perf_counter() - self._started
+        status, method = int(self.status[:3]), self.environ["REQUEST_METHOD"]
+        metrics.observe(method, self.route, status, seconds)
+        if log.isEnabledFor(logging.INFO):
+            self._log(method[:32], status, seconds)
+        logs.request_ids.set(None)
+
+    def _log(self, method: str, status: int, seconds: float) -> None:
+        path = self.environ["PATH_INFO"]
+        if not path.isascii():
+            path = path.encode("latin-1", "replace").decode("utf-8", "replace")
+        event = {
+            "timestamp": datetime.now(logs.UTC),
+            "level": "INFO",
+            "logger": "service.access",
+            "message": f"{method} {self.route} {status}",
+            "service.name": PROJECT.name,
+            "service.version": PROJECT.version,
+            "request_id": self.request_id,
+            "trace_id": self.trace_id,
+            "span_id": self.span_id,
+            "http.request.method": method,
+            "url.path": path[:LONGEST_PATH],
+            "http.route": self.route,
+            "http.response.status_code": status,
+            "http.server.request.duration": round(seconds, 6),
+            "client.address": self.environ.get("REMOTE_ADDR", ""),
+        }
+        if self.error:
+            event["error.type"] = self.error
+        logs.access(event)
+
+
+def _nothing() -> None:
+    return None
+
+
+def _write(_data: bytes) -> None:
+    raise RuntimeError("an application must return its body: write() is not supported")

@@ -1,0 +1,134 @@
+"""The one module that knows the server: its settings, and the rules for signals, starts and stops that it lacks."""
+
+import contextlib
+import ctypes
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from types import FrameType
+from typing import Any
+from wsgiref.types import WSGIApplication
+
+from granian import Granian
+from granian.constants import HTTPModes
+from granian.constants import Interfaces
+from granian.http import HTTP1Settings
+
+from service.chassis import logs
+from service.settings import Settings
+
+SPARE_THREADS = 2  # beyond the limit of requests, so that a probe or a refusal always finds a thread
+CONNECTIONS = 1024  # idle ones count: never fewer than a gateway keeps open
+KEEP_ALIVE = 60_000  # milliseconds for a request's headers and between requests; a gateway must give up sooner
+SIGNAL_AGAIN = 0.25  # seconds: a worker that was respawned meanwhile learns of the drain too
+EXIT_NO_START = 3
+PR_SET_PDEATHSIG = 1
+
+
+def load_app() -> WSGIApplication:
+    """Make the application in a worker's main thread, before its port opens."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the inherited handler would swallow a stop while this loads
+    os.setpgid(0, 0)  # Ctrl-C reaches the supervisor alone: a third signal at once would hang the worker
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # no worker outlives the supervisor
+    try:
+        from service.app import create_app
+
+        app = create_app()
+    except BaseException:
+        logging.getLogger("service").critical("the application does not start", exc_info=True)
+        os.kill(os.getppid(), signal.SIGUSR2)
+        sys.exit(EXIT_NO_START)
+    signal.signal(signal.SIGUSR1, lambda _signum, _frame: app.extensions["health"].drain())
+    return app
+
+
+def refuse_busy_port(address: str, port: int) -> None:
+    """Exit with one line where another process listens; the server would share the port with it."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            sys.exit(f"cannot listen on {address} port {port}: {error.strerror}")
+
+
+class Stop:
+    """What signals do to the supervisor: SIGTERM drains before it stops, SIGUSR2 says that a worker cannot start."""
+
+    def __init__(self, delay: float) -> None:
+        self.failed = False
+        self._delay = delay
+        self._server_stop: Any = None
+
+    def install(self) -> None:
+        """Take the place of the server's own handlers, which it has set by now."""
+        self._server_stop = signal.getsignal(signal.SIGTERM)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # inherited until the worker watches it: else it would die of it
+        signal.signal(signal.SIGUSR2, self._on_failed_start)
+        signal.signal(signal.SIGTERM, self._on_term)
+
+    def _on_term(self, _signum: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, self._server_stop)  # a second one does not wait
+        threading.Thread(target=self._drain_then_stop, daemon=True).start()
+
+    def _on_failed_start(self, signum: int, frame: FrameType | None) -> None:
+        self.failed = True
+        self._server_stop(signum, frame)
+
+    def _drain_then_stop(self) -> None:
+        until = time.monotonic() + self._delay
+        while (left := until - time.monotonic()) > 0:
+            for worker in multiprocessing.active_children():
+                with contextlib.suppress(ProcessLookupError, TypeError):
+                    os.kill(worker.pid, signal.SIGUSR1)  # type: ignore[arg-type]
+            time.sleep(min(left, SIGNAL_AGAIN))
+        self._server_stop(signal.SIGTERM, None)
+
+
+def _refuse_free_threading() -> None:
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        sys.exit(
+            "a free-threaded Python is not supported: the server's workers would be threads that no signal reaches"
+        )
+
+
+def _share_metrics() -> None:
+    """Let the workers count in files of one folder, in memory where there is one."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 tempfile makes the name
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="metrics-", dir=memory)
+
+
+def serve(settings: Settings) -> int:
+    """Serve until a signal; return the exit status: 0 stopped, 3 a worker cannot start (the server itself exits with 1)."""
+    _refuse_free_threading()
+    refuse_busy_port(settings.bind_address, settings.port)
+    if settings.workers > 1:
+        _share_metrics()
+    server = Granian(
+        "service.app",
+        address=settings.bind_address,
+        port=settings.port,
+        interface=Interfaces.WSGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        workers=settings.workers,
+        respawn_failed_workers=settings.workers > 1,
+        workers_kill_timeout=settings.shutdown_grace,
+        blocking_threads=settings.concurrency + SPARE_THREADS,
+        blocking_threads_idle_timeout=600,
+        backlog=CONNECTIONS,
+        backpressure=CONNECTIONS,
+        http1_settings=HTTP1Settings(header_read_timeout=KEEP_ALIVE, max_buffer_size=65_536),
+        log_dictconfig=logs.config(settings),
+    )
+    stop = Stop(settings.drain_delay)
+    server.on_startup(stop.install)
+    server.serve(target_loader=load_app, wrap_loader=False)
+    return EXIT_NO_START if stop.failed else 0
