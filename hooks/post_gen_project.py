@@ -1,0 +1,153 @@
+"""Finish a new service: remove what was not asked for, verify the rest, record where it came from, say what is next."""
+
+import sys
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # the temporary folder this script runs in may hold anything
+
+import ast
+import contextlib
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, on which cookiecutter may run
+    tomllib = None  # type: ignore[assignment]
+
+# Paths that stay only where every question named has one of the answers named. A folder's row covers its files.
+OPTIONAL: dict[str, dict[str, tuple[str, ...]]] = {
+    ".github": {"ci": ("github",)},
+    ".gitlab-ci.yml": {"ci": ("gitlab",)},
+}
+LEFTOVERS = ("{{ cookiecutter", "# {%", "# {#", "# only-if:")
+TOOLS = {
+    "ruff check": ("ruff", "check", "--no-cache", "--quiet", "."),
+    "ruff format": ("ruff", "format", "--no-cache", "--check", "--quiet", "."),
+    "docker compose": ("docker", "compose", "config", "--quiet"),
+}
+TOOL_SECONDS = 10
+
+
+def prune(root: Path, answers: Mapping[str, Any]) -> None:
+    """Remove from `root` the optional paths that the answers do not ask for."""
+    for path, wanted in OPTIONAL.items():
+        if all(answers[question] in accepted for question, accepted in wanted.items()):
+            continue
+        target = root / path
+        shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+
+
+def faults(root: Path) -> list[str]:
+    """Return one line for each file of `root` that does not parse or holds template syntax."""
+    found = []
+    for path in files(root):
+        text = path.read_text(encoding="utf-8")
+        found += [f"{path.relative_to(root)}: {mark} is left" for mark in LEFTOVERS if mark in text]
+        try:
+            parse(path.suffix, text)
+        except ValueError as error:
+            found.append(f"{path.relative_to(root)}: {error}")
+        except SyntaxError as error:
+            found.append(f"{path.relative_to(root)}:{error.lineno}: {error.msg}")
+    return found
+
+
+def files(root: Path) -> list[Path]:
+    """Return the service's files, those of git left out."""
+    return sorted(path for path in root.rglob("*") if path.is_file() and ".git" not in path.relative_to(root).parts)
+
+
+def parse(suffix: str, text: str) -> None:
+    """Raise ValueError or SyntaxError where `text` is no document of the kind that `suffix` names."""
+    if suffix == ".py":
+        ast.parse(text)
+    elif suffix == ".json":
+        json.loads(text)
+    elif suffix == ".toml" and tomllib:
+        tomllib.loads(text)
+
+
+def git(folder: Path, *arguments: str) -> str | None:
+    """Return what git prints, or None where it fails or is not installed."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ("git", "-C", str(folder), *arguments)
+        return subprocess.run(command, capture_output=True, check=True, text=True, timeout=TOOL_SECONDS).stdout.strip()
+    return None
+
+
+def record(root: Path, answers: Mapping[str, Any]) -> str | None:
+    """Write `.cruft.json`, by which `cruft update` knows the template's version; return why where it can't."""
+    template = Path(answers["_repo_dir"])
+    if git(template, "rev-parse", "--show-prefix") != "":
+        return "the template is no git clone"
+    if git(template, "status", "--porcelain") != "":
+        return "the template has uncommitted changes"
+    state = {
+        "template": git(template, "remote", "get-url", "origin") or str(template.resolve()),
+        "commit": git(template, "rev-parse", "HEAD"),
+        "checkout": answers.get("_checkout"),
+        "context": {"cookiecutter": {name: value for name, value in answers.items() if not name.startswith("_")}},
+        "directory": None,
+    }
+    (root / ".cruft.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    return None
+
+
+def start_tools(root: Path) -> dict[str, "subprocess.Popen[bytes]"]:
+    """Start the optional checkers that are installed; they run beside the rest of the hook."""
+    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return {
+        name: subprocess.Popen(command, cwd=root, **quiet)
+        for name, command in TOOLS.items()
+        if shutil.which(command[0])
+    }
+
+
+def verdict(process: "subprocess.Popen[bytes]") -> str:
+    """Wait for a checker and say how it ended; it only warns."""
+    try:
+        return "ok" if process.wait(TOOL_SECONDS) == 0 else "WARNING, run it to see why"
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return f"no answer in {TOOL_SECONDS} s"
+
+
+def report(root: Path, slug: str, checks: list[str]) -> None:
+    """Print what was checked and the next three commands."""
+    print(f"{slug}: {len(files(root))} files. Checked: {'; '.join(checks)}.")
+    print("Next, with Docker (or with Python alone: make run):")
+    print(f"  cd {slug} && docker build -t {slug} .")
+    print(f"  docker run --rm -d -p 5000:5000 {slug}")
+    print("  curl localhost:5000/v1/products/tea")
+
+
+def main(root: Path, answers: Mapping[str, Any]) -> int:
+    """Return the exit status; 1 only for a fault of the template itself."""
+    prune(root, answers)
+    if found := faults(root):
+        print("This is a fault of the template, please report it:", *found, sep="\n  ", file=sys.stderr)
+        print("Bake with --keep-project-on-failure to look at the files.", file=sys.stderr)
+        return 1
+    if "_commit" in answers:  # cruft, which runs hooks in a temporary folder and keeps its own record
+        return 0
+    checks = ["Python, TOML and JSON parse", "no template syntax is left"]
+    running = start_tools(root)
+    if reason := record(root, answers):
+        checks.append(f"no .cruft.json, {reason}")
+    if git(root, "rev-parse", "--is-inside-work-tree") != "true":
+        git(root, "init", "--quiet", "--initial-branch=main")
+    checks += [f"{name}: {verdict(process)}" for name, process in running.items()]
+    report(root, str(answers["service_slug"]), checks)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(Path.cwd(), json.loads(r"""{{ cookiecutter | tojson }}""")))
+    finally:
+        Path(__file__).unlink(missing_ok=True)

@@ -1,0 +1,179 @@
+"""The template's Jinja extension: what counts as template syntax, which answers are accepted, how free text is written.
+
+cookiecutter loads it before the first question, so a bad answer ends in one line and no folder.
+"""
+
+import json
+import re
+import sys
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from typing import ClassVar
+
+import click
+from cookiecutter.config import get_user_config
+from cookiecutter.exceptions import FailedHookException
+from cookiecutter.prompt import read_user_variable
+from jinja2 import Environment
+from jinja2 import Undefined
+from jinja2 import pass_context
+from jinja2.ext import Extension
+from jinja2.runtime import Context
+
+SPECIFICATION: dict[str, Any] = json.loads((Path(__file__).parent / "cookiecutter.json").read_text(encoding="utf-8"))
+QUESTIONS = {name: default for name, default in SPECIFICATION.items() if not name.startswith("_")}
+
+TEXT_LIMIT = 120
+SLUG_LIMIT = 40
+SLUG = re.compile(r"[a-z](?:-?[a-z0-9])*")
+JOINERS = "\u200c\u200d"  # Persian and Indic words and many emoji need them
+DEPENDENCIES = {
+    *("coverage", "flask", "flask-swagger-ui", "granian", "hypothesis", "import-linter", "mypy"),
+    *("openapi-spec-validator", "orjson", "prometheus-client", "pydantic", "pydantic-settings", "pytest", "pyyaml"),
+    *("ruff", "schemathesis", "types-pyyaml"),
+}
+DEVICES = {"aux", "con", "nul", "prn", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
+TEMPLATE_FOLDERS = {"benchmarks", "docs", "hooks", "platform", "scripts", "templates", "tests"}
+RESERVED = DEPENDENCIES | DEVICES | TEMPLATE_FOLDERS | {"localhost"}
+
+FOLDER = "{{cookiecutter.service_slug}}"
+MARKER = re.compile(r"^(.*\S)[ \t]+# only-if: (.+)$", re.MULTILINE)
+NOT_FOR_FILES = re.compile(r"\{\{(?! cookiecutter\.)")
+NOT_FOR_STRINGS = re.compile(r"\{\{(?! cookiecutter \| tojson }})|# \{[%#]")
+
+
+def text_fault(value: str) -> str | None:
+    """Say what keeps `value` from being a line of text, or None."""
+    if not value.strip():
+        return "write at least one character"
+    if value != value.strip():
+        return "remove the space around it"
+    if len(value) > TEXT_LIMIT:
+        return f"use at most {TEXT_LIMIT} characters"
+    if any(tag in value for tag in ("{{", "{%", "{#")):
+        return "leave out {{, {% and {#, which are template syntax"
+    for character in value:
+        category = unicodedata.category(character)
+        if (category[0] == "C" and character not in JOINERS) or category in ("Zl", "Zp"):
+            return f"leave out the invisible character U+{ord(character):04X}"
+    return None
+
+
+def slug_fault(value: str) -> str | None:
+    """Say what keeps `value` from being the name of a folder, image, host and distribution, or None."""
+    if not SLUG.fullmatch(value):
+        return "use lower-case letters, digits and single dashes, a letter first, as in order-service"
+    if len(value) > SLUG_LIMIT:
+        return f"use at most {SLUG_LIMIT} characters"
+    if value in RESERVED:
+        return f"this name is taken by a dependency, a device or a folder; try {value}-service"
+    return None
+
+
+def complaint(name: str, value: object) -> str | None:
+    """Return one line that names the question, the bad answer and the remedy; None for a good answer."""
+    default = QUESTIONS[name]
+    if isinstance(default, list):
+        fault = None if value in default else f"choose one of {', '.join(default)}"
+    elif not isinstance(value, str):
+        fault = "give it as text"
+    else:
+        fault = slug_fault(value) if name == "service_slug" else text_fault(value)
+    shown = json.dumps(value)
+    return f"{name} {shown if len(shown) <= TEXT_LIMIT else shown[:TEXT_LIMIT] + '...'}: {fault}." if fault else None
+
+
+def command_line() -> Mapping[str, Any]:
+    """Return what cookiecutter's command was called with; nothing where it runs as a library or under cruft."""
+    context = click.get_current_context(silent=True)
+    return context.params if context and "replay_file" in context.params else {}
+
+
+def can_ask() -> bool:
+    """Tell whether a person sits at the other end and agreed to be asked."""
+    command = command_line()
+    silent = not command or any(command[option] for option in ("no_input", "replay", "replay_file"))
+    return not silent and sys.stdin.isatty()
+
+
+def check_command(_: str) -> str:
+    """Refuse what cookiecutter lets pass in silence: unknown names, and wrong choices in the user's configuration."""
+    command = command_line()
+    for name in command.get("extra_context") or ():
+        if name not in QUESTIONS:
+            raise FailedHookException(f"{name}: there is no such question; there are {', '.join(QUESTIONS)}.")
+    if command:
+        defaults = get_user_config(command["config_file"], command["default_config"])["default_context"]
+        for name, default in QUESTIONS.items():
+            if isinstance(default, list) and name in defaults and (fault := complaint(name, defaults[name])):
+                raise FailedHookException(f"{fault[:-1]} in your cookiecutter configuration, or use --default-config.")
+    return ""
+
+
+@pass_context
+def check(context: Context, value: object, name: str) -> str:
+    """Ask again until the answer is good; where nobody can be asked, refuse it."""
+    while not isinstance(value, Undefined) and (fault := complaint(name, value)):
+        if not can_ask():
+            raise FailedHookException(fault)
+        click.echo(fault)
+        value = context["cookiecutter"][name] = read_user_variable(name, None, SPECIFICATION["__prompts__"])
+    return ""
+
+
+def checked(answers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the answers if all are good: the last look before the folder is made, and the only one in a replay."""
+    for name in QUESTIONS:
+        if fault := complaint(name, answers.get(name)):
+            raise FailedHookException(fault)
+    return answers
+
+
+def quoted(value: str) -> str:
+    r"""Escape an accepted answer for the inside of a TOML basic, YAML double-quoted or JSON string.
+
+    Only `\`, `"` and what does not print are escaped, never with a surrogate pair, which TOML and YAML refuse.
+    """
+    return "".join(
+        f"\\{c}" if c in '"\\' else c if c.isprintable() else f"\\u{ord(c):04x}"  # accepted ones lie below U+10000
+        for c in value
+    )
+
+
+def markdown(value: str) -> str:
+    """Escape an accepted answer so that Markdown shows it as typed, in a heading or at the start of a paragraph."""
+    inside = re.sub(r"([\\`*_\[\]<>&|~$])", r"\\\1", value)
+    return re.sub(r"^(\d{1,9})(?=[.)])|^(?=[#+=-])", r"\1\\", inside)
+
+
+def _condition(match: re.Match[str]) -> str:
+    names = "|".join(QUESTIONS)
+    expression = re.sub(rf'"[^"]*"|\b(?:{names})\b', lambda m: re.sub(r"^(?!\")", "cookiecutter.", m[0]), match[2])
+    return f"# {{% if {expression} %}}\n{match[1]}\n# {{% endif %}}"
+
+
+def _literally(match: re.Match[str]) -> str:
+    return f"{{{{ '{match[0]}' }}}}"
+
+
+class TemplateExtension(Extension):
+    """What cookiecutter.json names under `_extensions`."""
+
+    filters: ClassVar = {f.__name__: f for f in (check, check_command, checked, markdown, quoted)}
+
+    def __init__(self, environment: Environment) -> None:
+        """Offer the filters, and forget this module: cruft loads two versions of it in one process."""
+        super().__init__(environment)
+        sys.modules.pop(__name__, None)
+        environment.filters.update(self.filters)
+        self.own_strings = {value for value in SPECIFICATION.values() if isinstance(value, str)}
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:  # noqa: ARG002
+        """Leave to Jinja the template's own syntax only; a string without a name may be somebody's answer."""
+        if name is not None:
+            return MARKER.sub(_condition, NOT_FOR_FILES.sub(_literally, source))
+        if source == FOLDER:
+            return "{{ (cookiecutter | checked).service_slug }}"
+        return source if source in self.own_strings else NOT_FOR_STRINGS.sub(_literally, source)
