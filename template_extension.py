@@ -148,10 +148,14 @@ def markdown(value: str) -> str:
     return re.sub(r"^(\d{1,9})(?=[.)])|^(?=[#+=-])", r"\1\\", inside)
 
 
-def _condition(match: re.Match[str]) -> str:
+def qualified(condition: str) -> str:
+    """Return an `only-if` condition, which names questions bare, as Jinja reads it."""
     names = "|".join(QUESTIONS)
-    expression = re.sub(rf'"[^"]*"|\b(?:{names})\b', lambda m: re.sub(r"^(?!\")", "cookiecutter.", m[0]), match[2])
-    return f"# {{% if {expression} %}}\n{match[1]}\n# {{% endif %}}"
+    return re.sub(rf'("[^"]*")|\b(?=(?:{names})\b)', lambda match: match[1] or "cookiecutter.", condition)
+
+
+def _condition(match: re.Match[str]) -> str:
+    return f"# {{% if {qualified(match[2])} %}}\n{match[1]}\n# {{% endif %}}"
 
 
 def _literally(match: re.Match[str]) -> str:

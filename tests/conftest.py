@@ -1,0 +1,62 @@
+"""What the template's tests share: a clean copy of the template, and bakes of it that are made once."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cookiecutter.main import cookiecutter
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = "{{cookiecutter.service_slug}}"
+SPECIFICATION = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
+QUESTIONS = {name: default for name, default in SPECIFICATION.items() if not name.startswith("_")}
+CHOICES: dict[str, list[str]] = {name: default for name, default in QUESTIONS.items() if isinstance(default, list)}
+
+Bake = Callable[..., Path]
+
+
+def export(target: Path) -> Path:
+    """Copy the files that git knows or would add, so that no cache of a tool is baked; return `target`."""
+    command = ("git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    listed = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (source := ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target / name)
+    return target
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template without caches; not to be changed by a test."""
+    return export(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture(scope="session")
+def user_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cookiecutter configuration that keeps replays and clones out of the home folder."""
+    folder = tmp_path_factory.mktemp("config")
+    path = folder / "config.yaml"
+    path.write_text(f"replay_dir: {folder / 'replay'}\ncookiecutters_dir: {folder / 'clones'}\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def bake(template: Path, user_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Bake:
+    """Return `bake(**answers)`: the folder of the service with these answers, made once and not to be changed."""
+    made: dict[tuple[tuple[str, str], ...], Path] = {}
+
+    def bake(**answers: str) -> Path:
+        if unknown := answers.keys() - QUESTIONS.keys():
+            pytest.fail(f"no such question: {', '.join(sorted(unknown))}")
+        key = tuple(sorted(answers.items()))
+        if key not in made:
+            output = tmp_path_factory.mktemp("bake")
+            options = {"output_dir": str(output), "config_file": str(user_config)}
+            made[key] = Path(cookiecutter(str(template), no_input=True, extra_context=answers, **options))
+        return made[key]
+
+    return bake
