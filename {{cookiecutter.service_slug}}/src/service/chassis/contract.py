@@ -1,0 +1,163 @@
+"""Typed routes on plain blueprints: a view's annotations are the contract of its operation."""
+
+import inspect
+import re
+import typing as t
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from functools import update_wrapper
+from uuid import UUID
+
+from flask import Blueprint
+from flask import Response
+from flask import request
+from pydantic import BaseModel
+from pydantic import TypeAdapter
+from werkzeug.exceptions import NotFound
+
+from service.chassis.validation import READERS
+
+VARIABLE = re.compile(r"<(?:(\w+)(?:\([^)]*\))?:)?(\w+)>")
+CONVERTED = {"": str, "string": str, "path": str, "any": str, "int": int, "float": float, "uuid": UUID}
+T = t.TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reply(t.Generic[T]):
+    """An answer with headers of its own; a subclass sets another status."""
+
+    body: T
+    headers: Mapping[str, str] = field(default_factory=dict)
+    status: t.ClassVar[int] = 200
+
+
+class Created(Reply[T]):
+    """201: `headers` should give the new resource's Location."""
+
+    status = 201
+
+
+class Accepted(Reply[T]):
+    """202: `headers` should give the Location where the outcome will be."""
+
+    status = 202
+
+
+View = t.TypeVar("View", bound=Callable[..., BaseModel | list[t.Any] | Reply[t.Any] | Response | None])
+
+
+class Contract:
+    """A view as Flask calls it: reads what the annotations ask for, calls the view, checks and writes its answer."""
+
+    def __init__(self, view: Callable[..., t.Any], method: str, rule: str, raises: tuple[int, ...]) -> None:
+        update_wrapper(self, view)
+        self.view, self.raises = view, raises
+        hints = t.get_type_hints(view, include_extras=True)
+        self.inputs = {name: hints[name] for name in READERS if name in hints}
+        self._check_inputs(method, rule, hints)
+        self.reply, hint = _reply(hints["return"])
+        self.guard, self.item = t.get_origin(hint) or hint, None
+        if self.guard is list:
+            (self.item,) = t.get_args(hint) or (None,)
+        if not (_is_model(self.item or self.guard) or (hint in (type(None), Response) and not self.reply)):
+            self._refuse(f"returns {hint}: must be a model, a list of one model, a reply of these, a Response or None")
+        self.status = self.reply.status if self.reply else 204 if hint is type(None) else 200
+        self.output = hint if _is_model(self.item or self.guard) else None
+        self._readers = [(name, READERS[name](hint)) for name, hint in self.inputs.items()]
+        self._write = TypeAdapter(self.output).serializer.to_json if self.output else None
+
+    def _refuse(self, reason: str) -> t.NoReturn:
+        raise TypeError(f"{self.view.__module__}.{self.view.__qualname__} {reason}")
+
+    def _check_inputs(self, method: str, rule: str, hints: dict[str, t.Any]) -> None:
+        if inspect.iscoroutinefunction(self.view):
+            self._refuse("is async: views run in threads")
+        names = set(inspect.signature(self.view).parameters)
+        if bare := sorted(names.union({"return"}).difference(hints)):
+            self._refuse(f"has no annotation for {bare}")
+        variables = {name: CONVERTED.get(converter, hints.get(name)) for converter, name in VARIABLE.findall(rule)}
+        if odd := sorted((names - set(READERS)) ^ set(variables)):
+            self._refuse(f"and its rule {rule} do not agree: {odd} must be in both")
+        if wrong := [name for name, kind in variables.items() if hints[name] is not kind]:
+            self._refuse(f"takes {wrong} as another type than its rule {rule} gives")
+        if "body" in self.inputs and method in ("GET", "DELETE"):
+            self._refuse(f"takes a body, which a {method} request has not")
+        if any(not _is_model(self.inputs.get(name, BaseModel)) for name in ("query", "headers")):
+            self._refuse("must take query and headers as models")
+
+    def __call__(self, **arguments: t.Any) -> Response:
+        if "\0" in request.path:  # nothing has such a name, and databases fail on it
+            raise NotFound
+        for name, read in self._readers:
+            arguments[name] = read()
+        return self._answer(self.view(**arguments))
+
+    def _answer(self, result: t.Any) -> Response:
+        headers = None
+        if self.reply:
+            self._expect(self.reply, result)
+            headers, result = result.headers, result.body
+        self._expect(self.guard, result)
+        if self.item:
+            self._expect(self.item, *result)
+        if self._write:
+            # On wrong types pydantic only warns, and None and other models it writes as null and {}: hence the guards.
+            return Response(
+                self._write(result, warnings="error"), self.status, headers, content_type="application/json"
+            )
+        return result or _no_content()
+
+    def _expect(self, kind: type, *results: object) -> None:
+        for result in results:
+            if not isinstance(result, kind):
+                self._refuse(f"returned a {type(result).__name__}, not a {kind.__name__}")
+
+
+class Routes:
+    """Adds typed views to a blueprint; each decorator returns the view as it was. `raises` are statuses that the view aborts with."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self.blueprint = blueprint
+
+    def get(self, rule: str, raises: tuple[int, ...] = ()) -> Callable[[View], View]:
+        return self._route("GET", rule, raises)
+
+    def post(self, rule: str, raises: tuple[int, ...] = ()) -> Callable[[View], View]:
+        return self._route("POST", rule, raises)
+
+    def put(self, rule: str, raises: tuple[int, ...] = ()) -> Callable[[View], View]:
+        return self._route("PUT", rule, raises)
+
+    def patch(self, rule: str, raises: tuple[int, ...] = ()) -> Callable[[View], View]:
+        return self._route("PATCH", rule, raises)
+
+    def delete(self, rule: str, raises: tuple[int, ...] = ()) -> Callable[[View], View]:
+        return self._route("DELETE", rule, raises)
+
+    def _route(self, method: str, rule: str, raises: tuple[int, ...]) -> Callable[[View], View]:
+        def register(view: View) -> View:
+            contract = Contract(view, method, (self.blueprint.url_prefix or "") + rule, raises)
+            self.blueprint.add_url_rule(rule, view.__name__, contract, methods=[method])
+            return view
+
+        return register
+
+
+def _is_model(hint: t.Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, BaseModel)
+
+
+def _reply(hint: t.Any) -> tuple[type[Reply[t.Any]] | None, t.Any]:
+    """Split `Created[Item]` into the reply's class and what it holds."""
+    origin = t.get_origin(hint)
+    if isinstance(origin, type) and issubclass(origin, Reply):
+        return origin, t.get_args(hint)[0]
+    return None, hint
+
+
+def _no_content() -> Response:
+    response = Response(status=204)
+    del response.headers["Content-Type"]
+    return response

@@ -1,0 +1,70 @@
+"""The Flask application class: without what a service never needs and stock Flask does for every request."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+from typing import NoReturn
+
+import orjson
+from flask import Flask
+from flask import Request
+from flask import Response
+from flask import abort
+from flask import request
+from flask.json.provider import JSONProvider
+from flask.sessions import NullSession
+from flask.sessions import SessionInterface
+from werkzeug.routing import RequestRedirect
+
+log = logging.getLogger("service")
+
+
+class NoSessions(SessionInterface):
+    """No cookie is read or written."""
+
+    _session = NullSession()  # refuses every change, so that all requests can share it
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:
+        return self._session
+
+
+class FastJson(JSONProvider):
+    """orjson instead of the standard library's json."""
+
+    def dumps(self, obj: Any, **_: Any) -> str:
+        return orjson.dumps(obj).decode()
+
+    def loads(self, s: str | bytes, **_: Any) -> Any:
+        return orjson.loads(s)
+
+    def response(self, *args: Any, **kwargs: Any) -> Response:
+        return Response(orjson.dumps(self._prepare_response_obj(args, kwargs)), content_type="application/json")
+
+
+class Service(Flask):
+    """Flask without sessions, a static folder, async views and HTML of its own."""
+
+    session_interface = NoSessions()
+    json_provider_class = FastJson
+
+    def __init__(self, import_name: str) -> None:
+        super().__init__(import_name, static_folder=None)
+        self.url_map.merge_slashes = False  # a resource has one spelling: `//v1` is 404
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        return func
+
+    def make_default_options_response(self) -> Response:
+        response = super().make_default_options_response()
+        response.status_code = 204
+        del response.headers["Content-Type"]
+        return response
+
+    def raise_routing_exception(self, request: Request) -> NoReturn:
+        redirect = request.routing_exception
+        if isinstance(redirect, RequestRedirect):  # its own body is HTML
+            abort(Response(status=308, headers={"Location": redirect.new_url}, content_type="text/plain"))
+        super().raise_routing_exception(request)
+
+    def log_exception(self, exc_info: Any) -> None:
+        log.error("%s %s failed", request.method, request.url_rule, exc_info=exc_info)

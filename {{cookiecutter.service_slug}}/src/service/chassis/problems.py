@@ -1,0 +1,80 @@
+"""Every error as a problem (RFC 9457), the same from a view, from Flask itself and from the layer outside it."""
+
+from typing import Any
+from wsgiref.types import WSGIEnvironment
+
+import orjson
+from flask import Flask
+from flask import Response
+from flask import request
+from pydantic import MISSING
+from pydantic import Field
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import InternalServerError
+from werkzeug.http import HTTP_STATUS_CODES
+
+from service.chassis.validation import Model
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class ProblemError(Model):
+    """One thing that is wrong with the request."""
+
+    detail: str
+    pointer: str | MISSING = Field(MISSING, description="JSON pointer into the body")
+    parameter: str | MISSING = Field(MISSING, description="Name in the query")
+    header: str | MISSING = MISSING
+
+
+class Problem(Model):
+    """What went wrong, for people and programs (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int = Field(ge=400, le=599)
+    detail: str | MISSING = MISSING
+    instance: str = Field(description="Path of the request")
+    request_id: str | MISSING = MISSING
+    trace_id: str | MISSING = MISSING
+    errors: list[ProblemError] | MISSING = MISSING
+
+
+def problem_bytes(
+    status: int, detail: str | None, instance: str, errors: tuple[dict[str, str], ...] = (), **ids: str
+) -> bytes:
+    """Encode a problem; members without a value are left out."""
+    problem: dict[str, Any] = {"type": "about:blank", "title": HTTP_STATUS_CODES.get(status, "Error"), "status": status}
+    if detail:
+        problem["detail"] = detail
+    problem["instance"] = instance
+    problem |= ids
+    if errors:
+        problem["errors"] = errors
+    return orjson.dumps(problem)
+
+
+def outside_flask(error: HTTPException | None, environ: WSGIEnvironment) -> tuple[str, bytes, list[tuple[str, str]]]:
+    """Give status line, body and headers of an error; None is an unexpected one. From 500 up no detail is told."""
+    error = error or InternalServerError()
+    status = error.code or 500
+    path = environ["PATH_INFO"].encode("latin-1", "replace").decode("utf-8", "replace")
+    exchange = environ.get("service.exchange")
+    ids = {"request_id": exchange.request_id, "trace_id": exchange.trace_id} if exchange else {}
+    detail = error.description if status < 500 else None
+    body = problem_bytes(status, detail, path, getattr(error, "errors", ()), **ids)
+    headers = [(name, value) for name, value in error.get_headers(environ) if name != "Content-Type"]
+    headers += [("Content-Type", MEDIA_TYPE), ("Content-Length", str(len(body)))]
+    return f"{status} {HTTP_STATUS_CODES.get(status, 'Error')}", body, headers
+
+
+def render(error: HTTPException) -> Response | HTTPException:
+    """Flask's handler of every HTTP error; an error that carries a response of its own goes out as it is."""
+    if error.response is not None:
+        return error
+    status, body, headers = outside_flask(error, request.environ)
+    return Response(body, status, headers)
+
+
+def init_app(app: Flask) -> None:
+    app.register_error_handler(HTTPException, render)
