@@ -1,0 +1,259 @@
+"""Facts that stand in more than one file, compared with each other and with the running application."""
+
+import re
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from flask.testing import FlaskClient
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from service.chassis import server
+from service.chassis.configuration import PROJECT
+from service.chassis.configuration import concurrency
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+WORKFLOWS = [path for path in (ROOT / ".github/workflows/ci.yml", ROOT / ".gitlab-ci.yml") if path.exists()]
+# Environment names that are no settings: the two ways to give one, and the builder's own.
+NO_SETTINGS = {"CONFIG_DIR", "NAME_FILE", "SOURCE_DATE_EPOCH"}
+MIB = 1024 * 1024
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+def found(pattern: str, name: str) -> str:
+    """The one thing that `pattern` finds in a file."""
+    matches = set(re.findall(pattern, text(name), re.MULTILINE))
+    assert len(matches) == 1, f"{name}: {pattern} finds {matches or 'nothing'}"
+    return str(matches.pop())
+
+
+def default(setting: str) -> Any:
+    return Settings.model_fields[setting].default
+
+
+def compose() -> dict[str, Any]:
+    service: dict[str, Any] = yaml.safe_load(text("compose.yaml"))["services"][PROJECT.name]
+    return service
+
+
+def project() -> dict[str, Any]:
+    document: dict[str, Any] = tomllib.loads(text("pyproject.toml"))
+    return document
+
+
+def pins(name: str) -> dict[str, Version]:
+    return {match[1]: Version(match[2]) for match in re.finditer(r"^([\w.-]+)==([\w.]+)", text(name), re.MULTILINE)}
+
+
+def requirements(group: list[str]) -> list[Requirement]:
+    return [Requirement(line) for line in group]
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        ("Dockerfile", r"^EXPOSE (\d+)$"),
+        ("Dockerfile", r"environ\.get\(b'PORT', (\d+)\)"),
+        ("compose.yaml", r"- \$\{PORT:-(\d+)\}:"),
+        ("compose.yaml", r"- \$\{PORT:-\d+\}:(\d+)$"),
+        ("Makefile", r"--port \$\$\{PORT:-(\d+)\}"),
+        ("Makefile", r"http://localhost:(\d+)"),
+        ("Makefile", r"on port (\d+)"),
+        ("README.md", r"-p \d+:(\d+)"),
+        ("README.md", r"-p (\d+):"),
+        ("README.md", r"localhost:(\d+)"),
+        ("README.md", r"on port (\d+)"),
+    ],
+)
+def test_the_port_is_the_settings_default(name: str, pattern: str) -> None:
+    assert int(found(pattern, name)) == default("port")
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        ("Dockerfile", r"GET (/\S+) HTTP"),
+        ("Makefile", r'"(/(?!no/)[\w./-]+)"'),
+        ("README.md", r"`(/(?!v1/)[\w./-]+)`"),
+        ("README.md", r"localhost:\d+(/[\w/-]+/?)"),
+    ],
+)
+def test_every_path_that_a_file_names_answers(name: str, pattern: str, client: FlaskClient) -> None:
+    paths = re.findall(pattern, text(name))
+    assert paths
+    assert {path: client.get(path).status_code for path in paths} == dict.fromkeys(paths, 200)
+
+
+def test_the_image_runs_as_a_number_that_is_not_root() -> None:
+    user, group = found(r"^USER (.+)$", "Dockerfile").split(":")
+    assert (int(user) > 0, int(group) > 0) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        ("compose.yaml", r"^      - ([A-Z_]+)$"),
+        ("compose.yaml", r"\b([A-Z]+_[A-Z]+)\b"),
+        ("Dockerfile", r"environ\.get\(b'(\w+)'"),
+        ("README.md", r"`([A-Z]+(?:_[A-Z]+)+)`"),
+        ("README.md", r"^\| `([A-Z_]+)` \|"),
+    ],
+)
+def test_every_environment_name_that_a_file_uses_is_a_setting(name: str, pattern: str) -> None:
+    names = set(re.findall(pattern, text(name), re.MULTILINE))
+    assert names
+    assert names - {setting.upper() for setting in Settings.model_fields} <= NO_SETTINGS
+
+
+def test_the_settings_in_the_readme_are_those_of_the_class() -> None:
+    shown = found(r"<!-- settings.*-->\n((?:.*\n)*)<!-- /settings -->", "README.md")
+    assert shown == f"{Settings.table()}\n", f"README.md should have:\n{Settings.table()}"
+
+
+def test_compose_waits_for_the_drain_and_the_grace_before_it_kills() -> None:
+    least = default("drain_delay") + default("shutdown_grace") + 5
+    assert int(compose()["stop_grace_period"].removesuffix("s")) >= least
+
+
+def test_the_readme_says_how_long_compose_waits() -> None:
+    assert found(r"compose\.yaml: (\d+) s", "README.md") + "s" == compose()["stop_grace_period"]
+
+
+def test_the_health_check_gives_up_before_docker_does() -> None:
+    assert int(found(r"settimeout\((\d+)\)", "Dockerfile")) < int(found(r"--timeout=(\d+)s", "Dockerfile"))
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", *(path.name for path in WORKFLOWS if path.name == ".gitlab-ci.yml")])
+def test_the_python_version_is_that_of_the_version_file(name: str) -> None:
+    assert found(r"python:(\S.*)-slim", name) == text(".python-version").strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        ("Makefile", r"--python-version (3\.\d+)"),
+        ("Makefile", r"Python (3\.\d+) or newer"),
+        ("README.md", r"Python (3\.\d+) or newer"),
+    ],
+)
+def test_the_oldest_python_is_that_of_the_project(name: str, pattern: str) -> None:
+    assert f">={found(pattern, name)}" == project()["project"]["requires-python"]
+
+
+def test_the_makefile_accepts_the_python_that_the_project_needs() -> None:
+    assert (
+        found(r"sys\.version_info >= \((.+?)\)", "Makefile").replace(", ", ".")
+        in project()["project"]["requires-python"]
+    )
+
+
+@pytest.mark.parametrize("name", ["README.md", "AGENTS.md", *(str(path.relative_to(ROOT)) for path in WORKFLOWS)])
+def test_every_make_target_that_a_file_names_exists(name: str) -> None:
+    targets = set(re.findall(r"^([a-z]+):", text("Makefile"), re.MULTILINE))
+    named = {
+        target for words in re.findall(r"(?:`|run: |- )make ((?:[a-z]+ ?)+)", text(name)) for target in words.split()
+    }
+    assert named
+    assert named <= targets
+
+
+def test_every_make_target_is_phony_and_explained() -> None:
+    targets = set(re.findall(r"^([a-z]+):", text("Makefile"), re.MULTILINE))
+    assert set(found(r"^\.PHONY: (.+)$", "Makefile").split()) == targets
+    assert set(re.findall(r"^([a-z]+):.* ## \w", text("Makefile"), re.MULTILINE)) == targets
+
+
+def test_every_metric_that_the_readme_names_is_scraped(client: FlaskClient) -> None:
+    client.get("/openapi.json")
+    scraped = client.get("/metrics").text
+    names = re.findall(r"`(http_\w+)`", text("README.md"))
+    assert names
+    assert [name for name in names if f"# TYPE {name} " not in scraped] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        ("Dockerfile", r'image\.title="(.+?)"'),
+        ("Makefile", r"^NAME := (.+)$"),
+        ("compose.yaml", r'^name: "(.+)"$'),
+        ("compose.yaml", r'^  "(.+)":$'),
+        ("compose.yaml", r"image: \$\{IMAGE:-(.+)\}$"),
+        ("README.md", r"docker build -t (.+) \.$"),
+        ("README.md", r"-p \S+ (.+)$"),
+    ],
+)
+def test_the_name_is_that_of_the_project(name: str, pattern: str) -> None:
+    assert found(pattern, name) == PROJECT.name
+
+
+def test_the_makefile_reads_the_version_of_the_project() -> None:
+    assert found(r'^version = "(.*)"$', "pyproject.toml") == PROJECT.version
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_the_lock_pins_every_dependency_within_its_range(name: str) -> None:
+    locked = pins(name)
+    wanted = project()["project"]["dependencies"] + (project()["dependency-groups"]["dev"] if "dev" in name else [])
+    unfit = [str(need) for need in requirements(wanted) if locked.get(need.name, Version("0")) not in need.specifier]
+    assert unfit == [], "run make lock"
+
+
+def test_the_tests_run_with_the_versions_of_the_image() -> None:
+    tested = pins("requirements-dev.txt")
+    assert {name: tested.get(name) for name in pins("requirements.txt")} == pins("requirements.txt")
+
+
+def test_the_image_has_bytecode_of_every_dependency() -> None:
+    imported = {name.partition(".")[0] for name in found(r"^import (flask, .+)$", "Dockerfile").split(", ")}
+    owners = packages_distributions()
+    compiled = {owner.replace("_", "-").lower() for name in imported for owner in owners.get(name, [])}
+    assert {need.name for need in requirements(project()["project"]["dependencies"])} - compiled == set()
+
+
+def test_what_the_dockerfile_takes_passes_the_dockerignore() -> None:
+    copied = re.findall(r"^COPY (?!--)(\S+) ", text("Dockerfile"), re.MULTILINE)
+    mounted = re.findall(r"type=bind,source=(\S+?),", text("Dockerfile"))
+    assert set(re.findall(r"^!(.+)$", text(".dockerignore"), re.MULTILINE)) == {*copied, *mounted}
+
+
+def test_the_image_finds_the_source_where_it_is_copied() -> None:
+    workdir = re.findall(r"^WORKDIR (.+)$", text("Dockerfile"), re.MULTILINE)[-1]
+    assert found(r"PYTHONPATH=(\S+)", "Dockerfile") == f"{workdir}/src"
+
+
+def test_the_image_starts_what_make_run_starts() -> None:
+    assert found(r"^CMD \[(.+)\]$", "Dockerfile").replace('", "', " ").strip('"') == found(
+        r"exec \$\(BIN\)/(python .+)$", "Makefile"
+    )
+
+
+def test_compose_gives_memory_for_as_many_requests_as_its_cpus_allow(tmp_path: Path) -> None:
+    service = compose()
+    (tmp_path / "cpu.max").write_text(f"{int(service['cpus'] * 100_000)} 100000")
+    unlimited = concurrency(default("max_body_size"), default("workers"), tmp_path)
+    (tmp_path / "memory.max").write_text(str(int(service["mem_limit"].removesuffix("m")) * MIB))
+    assert concurrency(default("max_body_size"), default("workers"), tmp_path) == unlimited
+
+
+def test_compose_gives_processes_for_as_many_requests_as_its_cpus_allow(tmp_path: Path) -> None:
+    service = compose()
+    (tmp_path / "cpu.max").write_text(f"{int(service['cpus'] * 100_000)} 100000")
+    threads = concurrency(default("max_body_size"), default("workers"), tmp_path) + server.SPARE_THREADS
+    assert service["pids_limit"] >= 2 * threads + 20
+
+
+def test_the_readme_says_when_idle_connections_close() -> None:
+    assert int(found(r"idle connection is closed after (\d+) s", "README.md")) * 1000 == server.KEEP_ALIVE
+
+
+def test_the_gateway_is_told_to_close_idle_connections_sooner() -> None:
+    assert int(found(r"idle limit below it: (\d+) s", "README.md")) * 1000 < server.KEEP_ALIVE
