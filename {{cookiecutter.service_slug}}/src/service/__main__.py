@@ -22,7 +22,7 @@ def show_openapi(settings: Settings) -> int:
 def serve(settings: Settings) -> int:
     from service.chassis import server
 
-    return server.serve(settings)
+    return server.serve(settings, "service.app:create_app")
 
 
 COMMANDS = {"serve": serve, "config": show_config, "openapi": show_openapi}

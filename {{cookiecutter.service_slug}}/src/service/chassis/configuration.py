@@ -1,4 +1,4 @@
-"""Where configuration comes from: environment, `NAME_FILE` secrets, a folder of shared defaults, pyproject.toml, cgroups."""
+"""Where configuration comes from: environment, `NAME_FILE`, a folder of shared defaults, pyproject.toml, cgroups."""
 
 import math
 import os
@@ -71,7 +71,7 @@ class FileSource(PydanticBaseSettingsSource):
 
 
 class Configuration(BaseSettings):
-    """Base of the service's settings. First found wins: environment, `NAME_FILE`, the files in `CONFIG_DIR`, the default."""
+    """Base of the settings. First found wins: `NAME_FILE`, environment, the files in `CONFIG_DIR`, the default."""
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(frozen=True, extra="ignore", validate_default=True)
 
@@ -86,7 +86,7 @@ class Configuration(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         folder = os.environ.get("CONFIG_DIR")
         shared = (SecretsSettingsSource(settings_cls, secrets_dir=folder),) if folder else ()
-        return init_settings, env_settings, FileSource(settings_cls), *shared
+        return init_settings, FileSource(settings_cls), env_settings, *shared
 
     @field_validator("*", mode="before")
     @classmethod
@@ -105,9 +105,10 @@ class Configuration(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            for problem in error.errors(include_url=False, include_context=False, include_input=False):
-                name = ".".join(str(part).upper() for part in problem["loc"]) or "settings"
-                sys.stderr.write(f"configuration: {name}: {problem['msg']}\n")
+            for fault in error.errors(include_url=False, include_context=False, include_input=False):
+                if fault["type"] != "default_factory_not_called":  # derived from a value that has its own line
+                    name = ".".join(str(part).upper() for part in fault["loc"])
+                    sys.stderr.write(f"configuration: {name}: {fault['msg']}\n")
             raise SystemExit(2) from None
 
     def secrets(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The outermost WSGI layer: probes that always answer, admission, limits of the body, and no error that gets past it."""
+"""The outermost WSGI layer: probes that always answer, admission, limits of a body, and no error gets past it."""
 
 import io
 import logging
@@ -74,8 +74,8 @@ class Edge:
         try:
             slot = self._slots.pop()
         except IndexError:
-            exchange = Exchange(environ, _nothing)
-            return self._refuse(exchange, ServiceUnavailable("too busy: try again", RETRY_AFTER), start_response)
+            busy = ServiceUnavailable("too busy: try again", retry_after=RETRY_AFTER)
+            return self._refuse(Exchange(environ, _nothing), busy, start_response)
         metrics.ACTIVE.inc()
 
         def release() -> None:

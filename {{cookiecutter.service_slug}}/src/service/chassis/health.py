@@ -1,4 +1,4 @@
-"""Liveness and readiness: `/livez` touches nothing, `/readyz` asks only what the service owns and cannot work without."""
+"""`/livez` touches nothing; `/readyz` asks only what the service owns and cannot work without."""
 
 import logging
 import threading

@@ -7,8 +7,8 @@ import os
 import re
 import sys
 from contextvars import ContextVar
+from datetime import UTC
 from datetime import datetime
-from datetime import timezone
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import Protocol
@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # the server's supervisor logs too, without Flask
     from flask import Flask
 
 STDOUT = 1
-UTC = timezone.utc
 # What every LogRecord has; the rest of its attributes came as `extra`.
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
@@ -127,11 +126,9 @@ def access(event: dict[str, Any]) -> None:
 
 
 def _access_text(event: dict[str, Any]) -> bytes:
-    line = (
-        f"{event['timestamp'].astimezone():%H:%M:%S} {event['http.request.method']} {event['url.path']!r} "
-        f"{event['http.response.status_code']} {event['http.server.request.duration'] * 1000:.1f} ms {event['request_id']}\n"
-    )
-    return line.encode()
+    time, milliseconds = event["timestamp"].astimezone(), event["http.server.request.duration"] * 1000
+    what = f"{event['http.request.method']} {event['url.path']!r} {event['http.response.status_code']}"
+    return f"{time:%H:%M:%S} {what} {milliseconds:.1f} ms {event['request_id']}\n".encode()
 
 
 def as_json(settings: Settings) -> bool:

@@ -19,6 +19,7 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from service.chassis.configuration import PROJECT
 
+TARGET_LABELS = ("service_name", "service_version")
 LABELS = ("http_request_method", "http_route", "http_response_status_code")
 # The boundaries that OpenTelemetry advises for this metric, in seconds.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
@@ -26,9 +27,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 DURATION = Histogram("http_server_request_duration_seconds", "Time to answer a request.", LABELS, buckets=BUCKETS)
 ACTIVE = Gauge("http_server_active_requests", "Requests being worked on.", multiprocess_mode="livesum")
-LIMIT = Gauge(
-    "http_server_active_requests_limit", "Requests that may be worked on at once.", multiprocess_mode="livesum"
-)
+LIMIT = Gauge("http_server_active_requests_limit", "Requests allowed at once.", multiprocess_mode="livesum")
 
 _children: dict[tuple[str, str, int], Histogram] = {}
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+from datetime import UTC
 from datetime import datetime
 from random import getrandbits
 from typing import Any
@@ -56,9 +57,10 @@ class Exchange:
     def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], object]:
         """Keep the status and headers until the whole answer is known to be right."""
         self.status, self.headers = status, headers
-        request = self.environ.get("werkzeug.request")  # Flask takes it away when the view's context ends
-        if request is not None and request.url_rule is not None:
-            self.route = request.url_rule.rule
+        # Flask takes its request away when the view's context ends; before, it may be that of a test's client.
+        rule = getattr(self.environ.get("werkzeug.request"), "url_rule", None)
+        if rule is not None:
+            self.route = rule.rule
         return _write
 
     def send(self, body: Iterable[bytes], start_response: StartResponse) -> Iterable[bytes]:
@@ -118,7 +120,7 @@ class Exchange:
         if not path.isascii():
             path = path.encode("latin-1", "replace").decode("utf-8", "replace")
         event = {
-            "timestamp": datetime.now(logs.UTC),
+            "timestamp": datetime.now(UTC),
             "level": "INFO",
             "logger": "service.access",
             "message": f"{method} {self.route} {status}",

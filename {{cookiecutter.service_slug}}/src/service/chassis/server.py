@@ -2,6 +2,8 @@
 
 import contextlib
 import ctypes
+import functools
+import importlib
 import logging
 import multiprocessing
 import os
@@ -12,6 +14,7 @@ import tempfile
 import threading
 import time
 from types import FrameType
+from typing import TYPE_CHECKING
 from typing import Any
 from wsgiref.types import WSGIApplication
 
@@ -23,6 +26,9 @@ from granian.http import HTTP1Settings
 from service.chassis import logs
 from service.settings import Settings
 
+if TYPE_CHECKING:
+    from flask import Flask
+
 SPARE_THREADS = 2  # beyond the limit of requests, so that a probe or a refusal always finds a thread
 CONNECTIONS = 1024  # idle ones count: never fewer than a gateway keeps open
 KEEP_ALIVE = 60_000  # milliseconds for a request's headers and between requests; a gateway must give up sooner
@@ -31,16 +37,15 @@ EXIT_NO_START = 3
 PR_SET_PDEATHSIG = 1
 
 
-def load_app() -> WSGIApplication:
+def load_app(target: str) -> WSGIApplication:
     """Make the application in a worker's main thread, before its port opens."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the inherited handler would swallow a stop while this loads
     os.setpgid(0, 0)  # Ctrl-C reaches the supervisor alone: a third signal at once would hang the worker
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # no worker outlives the supervisor
     try:
-        from service.app import create_app
-
-        app = create_app()
+        module, _, factory = target.partition(":")
+        app: Flask = getattr(importlib.import_module(module), factory)()
     except BaseException:
         logging.getLogger("service").critical("the application does not start", exc_info=True)
         os.kill(os.getppid(), signal.SIGUSR2)
@@ -94,9 +99,7 @@ class Stop:
 
 def _refuse_free_threading() -> None:
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        sys.exit(
-            "a free-threaded Python is not supported: the server's workers would be threads that no signal reaches"
-        )
+        sys.exit("a free-threaded Python is not supported: signals would not reach the server's workers")
 
 
 def _share_metrics() -> None:
@@ -105,14 +108,17 @@ def _share_metrics() -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="metrics-", dir=memory)
 
 
-def serve(settings: Settings) -> int:
-    """Serve until a signal; return the exit status: 0 stopped, 3 a worker cannot start (the server itself exits with 1)."""
+def serve(settings: Settings, target: str) -> int:
+    """Serve what the factory at `target` ("module:name") makes, until a signal.
+
+    Return 0, or 3 where a worker cannot start; exit with 1 where one dies or the port is taken.
+    """
     _refuse_free_threading()
     refuse_busy_port(settings.bind_address, settings.port)
     if settings.workers > 1:
         _share_metrics()
     server = Granian(
-        "service.app",
+        target,
         address=settings.bind_address,
         port=settings.port,
         interface=Interfaces.WSGI,
@@ -130,5 +136,5 @@ def serve(settings: Settings) -> int:
     )
     stop = Stop(settings.drain_delay)
     server.on_startup(stop.install)
-    server.serve(target_loader=load_app, wrap_loader=False)
+    server.serve(target_loader=functools.partial(load_app, target), wrap_loader=False)
     return EXIT_NO_START if stop.failed else 0
