@@ -1,0 +1,65 @@
+# The template's commands, the same for a person and for CI. They need Python 3.11 or newer, git and, for the image, Docker.
+PYTHON ?= python3
+SERVICE := {{cookiecutter.service_slug}}
+VENV := build/venv
+BIN := $(VENV)/bin
+DEMO := build/demo/flask-microservice
+
+.PHONY: help demo test check-quick lint relock clean
+.DEFAULT_GOAL := help
+
+help: ## Show what can be done
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+demo: $(DEMO) ## Bake a service with the defaults and serve it on http://localhost:5000, without Docker
+	@echo "Try: curl localhost:5000/v1/products/tea    (Ctrl-C stops the service; make clean forgets it)"
+	@$(MAKE) --no-print-directory -C $(DEMO) run
+
+test: $(VENV)/ready build/service/ready ## Run all tests; those of the image need a Docker engine (ARGS="-k slug" for some)
+	@status=0; \
+	if docker info >/dev/null 2>&1; then $(BIN)/python -m pytest -m docker $(ARGS) || [ $$? = 5 ] || status=1; \
+	elif [ "$$CI" = true ]; then echo "No Docker engine answers, and CI has to run tests/docker: start one" >&2; exit 1; \
+	else echo "No Docker engine answers: tests/docker (image, compose) is left out, all else runs" >&2; fi; \
+	$(BIN)/python -m pytest -m "not docker" --numprocesses 2 $(ARGS) || status=1; exit $$status
+
+check-quick: lint build/service/ready ## Lint, and the tests that take seconds
+	$(BIN)/python -m pytest -m "not docker and not slow" $(ARGS)
+
+lint: $(VENV)/ready ## Style, format and types of the template's own Python
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+relock: $(VENV)/ready ## Fit all requirements files to the manifests (ARGS=--upgrade takes the newest versions)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/relock $(ARGS)
+
+clean: ## Remove what these commands made
+	rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(DEMO): build/demo/venv/ready
+	build/demo/venv/bin/cookiecutter --no-input --default-config --output-dir build/demo .
+
+# cookiecutter and what comes with it, in the versions that the tests ran with.
+build/demo/venv/ready: requirements-dev.txt
+	$(call environment,build/demo/venv)
+	@sed -n 's/^\([a-z].*\) \\$$/\1/p' requirements-dev.txt >build/demo/versions.txt
+	build/demo/venv/bin/python -m pip install $(QUIET) --constraint build/demo/versions.txt cookiecutter
+	@touch $@
+
+$(VENV)/ready: requirements-dev.txt
+	$(call environment,$(VENV))
+	$(BIN)/python -m pip install $(QUIET) --require-hashes --requirement requirements-dev.txt
+	@touch $@
+
+build/service/ready: $(VENV)/ready $(SERVICE)/requirements-dev.txt
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/service
+	$(BIN)/uv pip install --quiet --python build/service/bin/python --require-hashes --requirement "$(SERVICE)/requirements-dev.txt"
+	@touch $@
+
+QUIET := --quiet --disable-pip-version-check
+
+define environment
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+{ echo "$(PYTHON) is missing or older than 3.11; name a newer one, as in: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
+@$(PYTHON) -m venv --clear $(1) || { echo "Install Python's venv module (Debian: apt install python3-venv)" >&2; exit 1; }
+endef
