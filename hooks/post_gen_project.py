@@ -19,9 +19,11 @@ try:
 except ModuleNotFoundError:  # Python 3.10, on which cookiecutter may run
     tomllib = None  # type: ignore[assignment]
 
-# Paths that stay only where every question named has one of the answers named. A folder's row covers its files.
+# Paths that stay only where every question named has one of the answers named. A folder's row covers its files;
+# it is for a folder that holds nothing of the user's, who may bake over a living service.
 OPTIONAL: dict[str, dict[str, tuple[str, ...]]] = {
-    ".github": {"ci": ("github",)},
+    ".github/dependabot.yml": {"ci": ("github",)},
+    ".github/workflows/ci.yml": {"ci": ("github",)},
     ".gitlab-ci.yml": {"ci": ("gitlab",)},
 }
 LEFTOVERS = ("{{ cookiecutter", "# {%", "# {#", "# only-if:")
@@ -34,12 +36,14 @@ TOOL_SECONDS = 10
 
 
 def prune(root: Path, answers: Mapping[str, Any]) -> None:
-    """Remove from `root` the optional paths that the answers do not ask for."""
+    """Remove from `root` the optional paths that the answers do not ask for, and folders that this empties."""
     for path, wanted in OPTIONAL.items():
         if all(answers[question] in accepted for question, accepted in wanted.items()):
             continue
         target = root / path
         shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+        while (target := target.parent) != root and not any(target.iterdir()):
+            target.rmdir()
 
 
 def faults(root: Path) -> list[str]:
@@ -114,6 +118,7 @@ def verdict(process: "subprocess.Popen[bytes]") -> str:
         return "ok" if process.wait(TOOL_SECONDS) == 0 else "WARNING, run it to see why"
     except subprocess.TimeoutExpired:
         process.kill()
+        process.wait()
         return f"no answer in {TOOL_SECONDS} s"
 
 

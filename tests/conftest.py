@@ -29,6 +29,22 @@ def export(target: Path) -> Path:
     return target
 
 
+def bake_with(template: Path, output: Path, user_config: Path, **answers: str) -> Path:
+    """Bake without a question into `output`; return the service's folder."""
+    options = {"output_dir": str(output), "config_file": str(user_config)}
+    return Path(cookiecutter(str(template), no_input=True, extra_context=answers, **options))
+
+
+def commit(folder: Path, message: str = "A commit") -> Path:
+    """Commit all of `folder`, made a repository if it is none; return it."""
+    git = ("git", "-C", str(folder), "-c", "user.name=Test", "-c", "user.email=test@example.org")
+    if not (folder / ".git").exists():
+        subprocess.run((*git, "init", "--quiet", "--initial-branch=main"), check=True)
+    subprocess.run((*git, "add", "--all"), check=True)
+    subprocess.run((*git, "commit", "--quiet", "--allow-empty", "--message", message), check=True)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template without caches; not to be changed by a test."""
@@ -54,9 +70,7 @@ def bake(template: Path, user_config: Path, tmp_path_factory: pytest.TempPathFac
             pytest.fail(f"no such question: {', '.join(sorted(unknown))}")
         key = tuple(sorted(answers.items()))
         if key not in made:
-            output = tmp_path_factory.mktemp("bake")
-            options = {"output_dir": str(output), "config_file": str(user_config)}
-            made[key] = Path(cookiecutter(str(template), no_input=True, extra_context=answers, **options))
+            made[key] = bake_with(template, tmp_path_factory.mktemp("bake"), user_config, **answers)
         return made[key]
 
     return bake

@@ -1,0 +1,204 @@
+"""The post-generation hook: its functions, and the hook as cookiecutter runs it."""
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CHOICES
+from conftest import FOLDER
+from conftest import QUESTIONS
+from conftest import ROOT
+from conftest import Bake
+from conftest import bake_with
+from conftest import commit
+
+from hooks import post_gen_project as hook
+
+HOOK = ROOT / "hooks" / "post_gen_project.py"
+ANSWERS: dict[str, Any] = {name: CHOICES[name][0] if name in CHOICES else "x" for name in QUESTIONS}
+
+
+def write(root: Path, *paths: str, text: str = "") -> None:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text, encoding="utf-8")
+
+
+def repository(folder: Path) -> Path:
+    write(folder, "cookiecutter.json", text="{}")
+    return commit(folder)
+
+
+@pytest.mark.parametrize("path", hook.OPTIONAL)
+def test_every_optional_path_exists_in_the_template(path: str) -> None:
+    assert (ROOT / FOLDER / path).exists()
+
+
+@pytest.mark.parametrize("path", hook.OPTIONAL)
+def test_every_optional_path_depends_on_answers_that_exist(path: str) -> None:
+    assert all(set(accepted) < set(CHOICES[question]) for question, accepted in hook.OPTIONAL[path].items())
+
+
+def test_what_was_not_asked_for_is_removed(tmp_path: Path) -> None:
+    write(tmp_path, *hook.OPTIONAL, "README.md")
+    hook.prune(tmp_path, ANSWERS | {"ci": "gitlab"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".gitlab-ci.yml", "README.md"]
+
+
+def test_a_file_of_the_users_beside_an_optional_one_stays(tmp_path: Path) -> None:
+    write(tmp_path, *hook.OPTIONAL, ".github/workflows/mine.yml")
+    hook.prune(tmp_path, ANSWERS | {"ci": "none"})
+    assert [path.name for path in hook.files(tmp_path)] == ["mine.yml"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.py", "def f(:"),
+        ("a.toml", "x = "),
+        ("a.json", "{"),
+        ("a.txt", "{{ cookiecutter.owner }}"),
+        ("a.yaml", "# {% if x %}"),
+        ("a.yaml", "# {# a note #}"),
+        ("a.py", "import x  # only-if: ci == 'none'"),
+    ],
+)
+def test_a_broken_or_unrendered_file_is_named(tmp_path: Path, name: str, text: str) -> None:
+    write(tmp_path, name, text=text)
+    assert [fault.split(":")[0] for fault in hook.faults(tmp_path)] == [name]
+
+
+def test_good_files_have_no_fault(tmp_path: Path) -> None:
+    for name, text in {"a.py": "x = 1", "a.toml": "x = 1", "a.json": "{}", "a.yml": "run: ${{ github.ref }}"}.items():
+        write(tmp_path, name, text=text)
+    assert hook.faults(tmp_path) == []
+
+
+def test_a_fault_of_the_template_fails_the_bake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, "a.py", text="def f(:")
+    assert hook.main(tmp_path, ANSWERS) == 1
+    assert "--keep-project-on-failure" in capsys.readouterr().err
+
+
+def test_the_record_names_the_templates_commit_and_the_answers_alone(tmp_path: Path) -> None:
+    template = repository(tmp_path / "template")
+    assert hook.record(tmp_path, ANSWERS | {"_repo_dir": str(template), "_checkout": "v1", "__year": "2026"}) is None
+    state = json.loads((tmp_path / ".cruft.json").read_text(encoding="utf-8"))
+    assert state["commit"] == hook.git(template, "rev-parse", "HEAD")
+    assert (state["template"], state["checkout"]) == (str(template), "v1")
+    assert state["context"]["cookiecutter"] == ANSWERS
+
+
+def test_the_record_prefers_the_address_that_the_template_was_cloned_from(tmp_path: Path) -> None:
+    template = repository(tmp_path / "template")
+    hook.git(template, "remote", "add", "origin", "https://example.org/template.git")
+    hook.record(tmp_path, ANSWERS | {"_repo_dir": str(template)})
+    assert '"https://example.org/template.git"' in (tmp_path / ".cruft.json").read_text(encoding="utf-8")
+
+
+def test_no_record_is_made_of_a_template_with_uncommitted_changes(tmp_path: Path) -> None:
+    template = repository(tmp_path / "template")
+    write(template, "new")
+    assert hook.record(tmp_path, ANSWERS | {"_repo_dir": str(template)}) == "the template has uncommitted changes"
+
+
+def test_no_record_is_made_of_a_folder_inside_another_repository(tmp_path: Path) -> None:
+    write(repository(tmp_path / "outer"), "template/cookiecutter.json")
+    answers = ANSWERS | {"_repo_dir": str(tmp_path / "outer" / "template")}
+    assert hook.record(tmp_path, answers) == "the template is no git clone"
+
+
+def test_a_slow_tool_is_given_up_and_only_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hook, "TOOLS", {"slow": (sys.executable, "-c", "import time; time.sleep(60)")})
+    monkeypatch.setattr(hook, "TOOL_SECONDS", 0.1)
+    assert [hook.verdict(process) for process in hook.start_tools(tmp_path).values()] == ["no answer in 0.1 s"]
+
+
+def test_a_failing_tool_only_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hook, "TOOLS", {"bad": (sys.executable, "-c", "raise SystemExit(1)")})
+    assert [hook.verdict(process) for process in hook.start_tools(tmp_path).values()] == ["WARNING, run it to see why"]
+
+
+def test_no_tool_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert hook.main(tmp_path, ANSWERS | {"_repo_dir": str(ROOT)}) == 0
+
+
+def test_a_new_service_is_a_git_repository(bake: Bake) -> None:
+    assert hook.git(bake(), "rev-parse", "--show-prefix") == ""
+
+
+def test_no_repository_is_made_inside_another(tmp_path: Path, template: Path, user_config: Path) -> None:
+    repository(tmp_path)
+    service = bake_with(template, tmp_path, user_config)
+    assert not (service / ".git").exists()
+
+
+def test_under_cruft_the_hook_prunes_and_is_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, *hook.OPTIONAL)
+    assert hook.main(tmp_path, ANSWERS | {"_commit": "0", "ci": "none"}) == 0
+    assert (list(tmp_path.iterdir()), capsys.readouterr().out) == ([], "")
+
+
+def test_the_next_three_commands_are_printed(
+    tmp_path: Path, template: Path, user_config: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bake_with(template, tmp_path, user_config, service_slug="orders")
+    assert [line for line in capfd.readouterr().out.splitlines() if line.startswith("  ")] == [
+        "  cd orders && docker build -t orders .",
+        "  docker run --rm -d -p 5000:5000 orders",
+        "  curl localhost:5000/v1/products/tea",
+    ]
+
+
+def test_a_bake_leaves_nothing_in_the_temporary_folder(
+    tmp_path: Path, template: Path, user_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (temporary := tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    bake_with(template, tmp_path, user_config)
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_stray_module_in_the_temporary_folder_is_not_imported(
+    tmp_path: Path, template: Path, user_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "json.py", text="raise SystemExit('imported')")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert bake_with(template, tmp_path, user_config).is_dir()
+
+
+def test_a_template_that_bakes_a_broken_file_leaves_no_folder(
+    tmp_path: Path, template: Path, user_config: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = Path(shutil.copytree(template, tmp_path / "template"))
+    write(broken, f"{FOLDER}/src/service/extra.py", text="def f(:\n")
+    with pytest.raises(Exception, match="Hook script failed"):
+        bake_with(broken, tmp_path / "out", user_config)
+    assert "src/service/extra.py:1: " in capfd.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_hook_is_ascii_for_consoles_that_know_no_more() -> None:
+    assert HOOK.read_bytes().isascii()
+
+
+def test_the_hook_imports_the_standard_library_alone() -> None:
+    imports = [node for node in ast.walk(ast.parse(HOOK.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in imports if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in names} < sys.stdlib_module_names
+
+
+def test_the_hook_runs_on_a_console_without_unicode(tmp_path: Path, template: Path, user_config: Path) -> None:
+    command = [sys.executable, "-m", "cookiecutter", "--no-input", "--config-file", str(user_config), str(template)]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    answers = ["owner=Équipe 🚀", "service_slug=orders"]
+    subprocess.run([*command, *answers], check=True, cwd=tmp_path, env=environment, capture_output=True)
+    assert "Équipe 🚀" in (tmp_path / "orders" / "LICENSE").read_text(encoding="utf-8")
