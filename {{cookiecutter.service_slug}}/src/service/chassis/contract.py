@@ -6,7 +6,6 @@ import typing as t
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
-from dataclasses import field
 from functools import update_wrapper
 from uuid import UUID
 
@@ -29,7 +28,7 @@ class Reply(t.Generic[T]):
     """An answer with headers of its own; a subclass sets another status."""
 
     body: T
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] | None = None
     status: t.ClassVar[int] = 200
 
 
@@ -53,25 +52,27 @@ class Contract:
 
     def __init__(self, view: Callable[..., t.Any], method: str, rule: str, raises: tuple[int, ...]) -> None:
         update_wrapper(self, view)
-        self.view, self.raises = view, raises
+        self.view, self.method, self.raises = view, method, raises
         hints = t.get_type_hints(view, include_extras=True)
         self.inputs = {name: hints[name] for name in READERS if name in hints}
-        self._check_inputs(method, rule, hints)
-        self.reply, hint = _reply(hints["return"])
-        self.guard, self.item = t.get_origin(hint) or hint, None
-        if self.guard is list:
-            (self.item,) = t.get_args(hint) or (None,)
-        if not (_is_model(self.item or self.guard) or (hint in (type(None), Response) and not self.reply)):
+        self._check_inputs(rule, hints)
+        hint, origin = hints["return"], t.get_origin(hints["return"])
+        self.reply = origin if isinstance(origin, type) and issubclass(origin, Reply) else None
+        if self.reply:
+            (hint,) = t.get_args(hint)
+        self.guard = t.get_origin(hint) or hint
+        self.item = next(iter(t.get_args(hint)), None) if self.guard is list else None
+        self.output = hint if _is_model(self.item or self.guard) else None
+        if not self.output and (self.reply or hint not in (type(None), Response)):
             self._refuse(f"returns {hint}: must be a model, a list of one model, a reply of these, a Response or None")
         self.status = self.reply.status if self.reply else 204 if hint is type(None) else 200
-        self.output = hint if _is_model(self.item or self.guard) else None
         self._readers = [(name, READERS[name](hint)) for name, hint in self.inputs.items()]
         self._write = TypeAdapter(self.output).serializer.to_json if self.output else None
 
     def _refuse(self, reason: str) -> t.NoReturn:
         raise TypeError(f"{self.view.__module__}.{self.view.__qualname__} {reason}")
 
-    def _check_inputs(self, method: str, rule: str, hints: dict[str, t.Any]) -> None:
+    def _check_inputs(self, rule: str, hints: dict[str, t.Any]) -> None:
         if inspect.iscoroutinefunction(self.view):
             self._refuse("is async: views run in threads")
         names = set(inspect.signature(self.view).parameters)
@@ -82,8 +83,8 @@ class Contract:
             self._refuse(f"and its rule {rule} do not agree: {odd} must be in both")
         if wrong := [name for name, kind in variables.items() if hints[name] is not kind]:
             self._refuse(f"takes {wrong} as another type than its rule {rule} gives")
-        if "body" in self.inputs and method in ("GET", "DELETE"):
-            self._refuse(f"takes a body, which a {method} request has not")
+        if "body" in self.inputs and self.method in ("GET", "DELETE"):
+            self._refuse(f"takes a body, which a {self.method} request has not")
         if any(not _is_model(self.inputs.get(name, BaseModel)) for name in ("query", "headers")):
             self._refuse("must take query and headers as models")
 
@@ -104,10 +105,12 @@ class Contract:
             self._expect(self.item, *result)
         if self._write:
             # On wrong types pydantic only warns, and None and other models it writes as null and {}: hence the guards.
-            return Response(
-                self._write(result, warnings="error"), self.status, headers, content_type="application/json"
-            )
-        return result or _no_content()
+            data = self._write(result, warnings="error")
+            return Response(data, self.status, headers, content_type="application/json")
+        if result is None:
+            result = Response(status=204)
+            del result.headers["Content-Type"]
+        return t.cast("Response", result)
 
     def _expect(self, kind: type, *results: object) -> None:
         for result in results:
@@ -116,7 +119,7 @@ class Contract:
 
 
 class Routes:
-    """Adds typed views to a blueprint; each decorator returns the view as it was. `raises` are statuses that the view aborts with."""
+    """Adds typed views to a blueprint and leaves them as they were; `raises` are the statuses a view aborts with."""
 
     def __init__(self, blueprint: Blueprint) -> None:
         self.blueprint = blueprint
@@ -147,17 +150,3 @@ class Routes:
 
 def _is_model(hint: t.Any) -> bool:
     return isinstance(hint, type) and issubclass(hint, BaseModel)
-
-
-def _reply(hint: t.Any) -> tuple[type[Reply[t.Any]] | None, t.Any]:
-    """Split `Created[Item]` into the reply's class and what it holds."""
-    origin = t.get_origin(hint)
-    if isinstance(origin, type) and issubclass(origin, Reply):
-        return origin, t.get_args(hint)[0]
-    return None, hint
-
-
-def _no_content() -> Response:
-    response = Response(status=204)
-    del response.headers["Content-Type"]
-    return response

@@ -16,8 +16,6 @@ from flask.sessions import NullSession
 from flask.sessions import SessionInterface
 from werkzeug.routing import RequestRedirect
 
-log = logging.getLogger("service")
-
 
 class NoSessions(SessionInterface):
     """No cookie is read or written."""
@@ -67,4 +65,4 @@ class Service(Flask):
         super().raise_routing_exception(request)
 
     def log_exception(self, exc_info: Any) -> None:
-        log.error("%s %s failed", request.method, request.url_rule, exc_info=exc_info)
+        logging.getLogger("service").error("%s %s failed", request.method, request.url_rule, exc_info=exc_info)

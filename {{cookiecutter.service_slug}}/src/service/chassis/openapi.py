@@ -25,7 +25,7 @@ from service.chassis.problems import Problem
 from service.chassis.validation import header_name
 
 Json = dict[str, Any]
-Schemas = dict[tuple[tuple[str, str], Any], Json]
+Schemas = dict[Any, Json]  # by ((endpoint, "body", "query", "headers" or "return"), mode)
 
 REF = "#/components/schemas/"
 VARIABLE = re.compile(r"<(?:[^<>]*:)?(\w+)>")
@@ -36,17 +36,13 @@ CONVERTERS: dict[str, Json] = {
     "FloatConverter": {"type": "number", "minimum": 0},
     "UUIDConverter": {"type": "string", "format": "uuid"},
 }
-ASSETS = {"swagger-ui.css": "text/css", "index.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
+ASSETS = ("swagger-ui.css", "index.css", "swagger-ui-bundle.js", "start.js")
 PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>{title}</title>
-<link rel="icon" href="data:,">
-<link rel="stylesheet" href="swagger-ui.css">
-<link rel="stylesheet" href="index.css">
+<html lang="en"><meta charset="utf-8">
+<title>{title}</title><link rel="icon" href="data:,">
+<link rel="stylesheet" href="swagger-ui.css"><link rel="stylesheet" href="index.css">
 <div id="swagger-ui"></div>
-<script src="swagger-ui-bundle.js"></script>
-<script src="start.js"></script>
+<script src="swagger-ui-bundle.js"></script><script src="start.js"></script>
 """
 START = 'SwaggerUIBundle({url: "../openapi.json", dom_id: "#swagger-ui", deepLinking: true});\n'
 POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -61,23 +57,19 @@ class Untitled(GenerateJsonSchema):
 
 def document(app: Flask, title: str, version: str, description: str) -> Json:
     """Describe the typed routes of `app` by OpenAPI 3.1.1; raise TypeError where two models share a name."""
-    operations = list(_operations(app))
+    views = ((rule, app.view_functions[rule.endpoint]) for rule in app.url_map.iter_rules())
+    operations = [(rule, view) for rule, view in views if isinstance(view, Contract)]
     schemas, models = _schemas(operations)
     paths: dict[str, Json] = {}
-    for rule, method, contract in operations:
+    for rule, contract in operations:
         item = paths.setdefault(VARIABLE.sub(r"{\1}", rule.rule), {})
-        item[method.lower()] = _operation(rule, contract, schemas, models)
+        item[contract.method.lower()] = _operation(rule, contract, schemas, models)
     problem = {"description": "What went wrong", "content": {MEDIA_TYPE: {"schema": {"$ref": f"{REF}Problem"}}}}
     used = orjson.dumps([paths, problem, models]).decode()  # models of queries and headers have become parameters
-    return {
-        "openapi": "3.1.1",
-        "info": {"title": title, "version": version, "description": description},
-        "paths": paths,
-        "components": {
-            "schemas": {name: model for name, model in models.items() if f'"{REF}{name}"' in used},
-            "responses": {"Problem": problem},
-        },
-    }
+    models = {name: model for name, model in models.items() if f'"{REF}{name}"' in used}
+    info = {"title": title, "version": version, "description": description}
+    components = {"schemas": models, "responses": {"Problem": problem}}
+    return {"openapi": "3.1.1", "info": info, "paths": paths, "components": components}
 
 
 def init_app(app: Flask) -> None:
@@ -98,13 +90,10 @@ def _page(title: str) -> Blueprint:
         headers = {"Content-Security-Policy": POLICY}
         return Response(PAGE.format(title=escape(title)), headers=headers, content_type="text/html; charset=utf-8")
 
-    @page.get("/start.js")
-    def start() -> Response:
-        return Response(START, content_type="text/javascript")
-
     @page.get(f"/<any({', '.join(map(repr, ASSETS))}):name>")
     def asset(name: str) -> Response:
-        response = Response((folder / name).read_bytes(), content_type=ASSETS[name])
+        content = START if name == "start.js" else (folder / name).read_bytes()
+        response = Response(content, content_type="text/css" if name.endswith("css") else "text/javascript")
         response.add_etag()
         response.make_conditional(request)
         return response
@@ -112,22 +101,11 @@ def _page(title: str) -> Blueprint:
     return page
 
 
-def _operations(app: Flask) -> Iterator[tuple[Rule, str, Contract]]:
-    for rule in app.url_map.iter_rules():
-        contract = app.view_functions[rule.endpoint]
-        if isinstance(contract, Contract):
-            for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-                yield rule, method, contract
-
-
-def _schemas(operations: list[tuple[Rule, str, Contract]]) -> tuple[Schemas, dict[str, Json]]:
-    wanted: list[tuple[tuple[str, str], Any, TypeAdapter[Any]]] = [
-        (("", "problem"), "serialization", TypeAdapter(Problem))
-    ]
-    for rule, _, contract in operations:
-        inputs = contract.inputs.items()
-        wanted += [((rule.endpoint, name), "validation", TypeAdapter(hint)) for name, hint in inputs]
-        if contract.output is not None:
+def _schemas(operations: list[tuple[Rule, Contract]]) -> tuple[Schemas, dict[str, Json]]:
+    wanted: list[Any] = [(("", ""), "serialization", TypeAdapter(Problem))]
+    for rule, contract in operations:
+        wanted += [((rule.endpoint, name), "validation", TypeAdapter(hint)) for name, hint in contract.inputs.items()]
+        if contract.output:
             wanted.append(((rule.endpoint, "return"), "serialization", TypeAdapter(contract.output)))
     schemas, shared = TypeAdapter.json_schemas(wanted, schema_generator=Untitled, ref_template=REF + "{model}")
     models: dict[str, Json] = shared["$defs"]
@@ -153,11 +131,10 @@ def _operation(rule: Rule, contract: Contract, schemas: Schemas, models: dict[st
             model = models[schemas[(rule.endpoint, kind), "validation"]["$ref"].removeprefix(REF)]
             operation["parameters"] += _parameters(model, place)
     if "body" in contract.inputs:
-        content = {"application/json": {"schema": schemas[(rule.endpoint, "body"), "validation"]}}
-        operation["requestBody"] = {"required": True, "content": content}
-    return {key: value for key, value in operation.items() if value} | {
-        "responses": _responses(rule, contract, schemas)
-    }
+        schema = schemas[(rule.endpoint, "body"), "validation"]
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    operation["responses"] = _responses(rule, contract, schemas)
+    return {key: value for key, value in operation.items() if value}
 
 
 def _path_parameter(name: str, converter: BaseConverter) -> Json:
@@ -171,24 +148,23 @@ def _parameters(model: Json, place: str) -> Iterator[Json]:
     for name, declared in model["properties"].items():
         schema = dict(declared)
         parameter = {"name": header_name(name) if place == "header" else name, "in": place}
-        parameter |= {"required": name in model.get("required", ()), "description": schema.pop("description", "")}
+        parameter |= {"required": name in model.get("required", ())}
+        parameter |= {key: schema.pop(key) for key in ("description", "deprecated") if key in schema}
         kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
-        if "anyOf" in schema and len(kinds) < len(schema["anyOf"]):  # a parameter is absent, never null
-            del schema["anyOf"], schema["default"]
-            schema |= kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+        if kinds:  # a parameter is absent, never null
+            del schema["anyOf"]
+            schema |= {"anyOf": kinds} if len(kinds) > 1 else kinds[0]
+            schema = {key: value for key, value in schema.items() if (key, value) != ("default", None)}
         yield parameter | {"schema": schema}
 
 
 def _responses(rule: Rule, contract: Contract, schemas: Schemas) -> Json:
     answer: Json = {"description": HTTP_STATUS_CODES[contract.status]}
-    if contract.output is not None:
-        schema = schemas[(rule.endpoint, "return"), "serialization"]
-        answer["content"] = {"application/json": {"schema": schema}}
+    if contract.output:
+        answer["content"] = {"application/json": {"schema": schemas[(rule.endpoint, "return"), "serialization"]}}
     if contract.status in (201, 202):
         answer["headers"] = {"Location": {"schema": {"type": "string", "format": "uri-reference"}}}
-    statuses = set(contract.raises)
-    statuses |= {404} if rule.arguments else set()
-    statuses |= {400, 413, 415, 422} if "body" in contract.inputs else set()
-    statuses |= {422} if contract.inputs else set()
+    statuses = {*contract.raises, *([404] if rule.arguments else []), *([422] if contract.inputs else [])}
+    statuses |= {400, 413, 415} if "body" in contract.inputs else set()
     problems = {str(status): PROBLEM for status in sorted(statuses)}
     return {str(contract.status): answer, **problems, "default": PROBLEM}

@@ -1,6 +1,6 @@
 """Every error as a problem (RFC 9457), the same from a view, from Flask itself and from the layer outside it."""
 
-from typing import Any
+from collections.abc import Sequence
 from wsgiref.types import WSGIEnvironment
 
 import orjson
@@ -8,17 +8,16 @@ from flask import Flask
 from flask import Response
 from flask import request
 from pydantic import MISSING
+from pydantic import BaseModel
 from pydantic import Field
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import InternalServerError
 from werkzeug.http import HTTP_STATUS_CODES
 
-from service.chassis.validation import Model
-
 MEDIA_TYPE = "application/problem+json"
 
 
-class ProblemError(Model):
+class Fault(BaseModel):
     """One thing that is wrong with the request."""
 
     detail: str
@@ -27,38 +26,31 @@ class ProblemError(Model):
     header: str | MISSING = MISSING
 
 
-class Problem(Model):
+class Problem(BaseModel):
     """What went wrong, for people and programs (RFC 9457)."""
 
     type: str
     title: str
-    status: int = Field(ge=400, le=599)
+    status: int
     detail: str | MISSING = MISSING
     instance: str = Field(description="Path of the request")
     request_id: str | MISSING = MISSING
     trace_id: str | MISSING = MISSING
-    errors: list[ProblemError] | MISSING = MISSING
+    errors: list[Fault] | MISSING = MISSING
 
 
-def problem_bytes(
-    status: int, detail: str | None, instance: str, errors: tuple[dict[str, str], ...] = (), **ids: str
-) -> bytes:
+def problem_bytes(status: int, detail: str | None, instance: str, errors: Sequence[object] = (), **ids: str) -> bytes:
     """Encode a problem; members without a value are left out."""
-    problem: dict[str, Any] = {"type": "about:blank", "title": HTTP_STATUS_CODES.get(status, "Error"), "status": status}
-    if detail:
-        problem["detail"] = detail
-    problem["instance"] = instance
-    problem |= ids
-    if errors:
-        problem["errors"] = errors
-    return orjson.dumps(problem)
+    title = HTTP_STATUS_CODES.get(status, "Error")
+    problem = {"type": "about:blank", "title": title, "status": status, "detail": detail, "instance": instance, **ids}
+    return orjson.dumps({name: value for name, value in (problem | {"errors": errors}).items() if value})
 
 
 def outside_flask(error: HTTPException | None, environ: WSGIEnvironment) -> tuple[str, bytes, list[tuple[str, str]]]:
     """Give status line, body and headers of an error; None is an unexpected one. From 500 up no detail is told."""
     error = error or InternalServerError()
     status = error.code or 500
-    path = environ["PATH_INFO"].encode("latin-1", "replace").decode("utf-8", "replace")
+    path = environ["PATH_INFO"].encode("latin-1", "replace").decode("utf-8", "replace") or "/"
     exchange = environ.get("service.exchange")
     ids = {"request_id": exchange.request_id, "trace_id": exchange.trace_id} if exchange else {}
     detail = error.description if status < 500 else None

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from collections.abc import Mapping
 from typing import Any
 from typing import get_args
 from typing import get_origin
@@ -13,16 +12,16 @@ from pydantic import ConfigDict
 from pydantic import GetCoreSchemaHandler
 from pydantic import TypeAdapter
 from pydantic import ValidationError
-from pydantic_core import CoreSchema
 from pydantic_core import ErrorDetails
 from pydantic_core import from_json
 from werkzeug.exceptions import BadRequest
-from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import UnprocessableEntity
 from werkzeug.exceptions import UnsupportedMediaType
 
 MOST_ERRORS = 100  # more are not listed: the answer would be many times the size of the body
 TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?')
+Fault = dict[str, str]
+Given = dict[str, str | list[str]]
 Reader = Callable[[], Any]
 
 
@@ -38,25 +37,21 @@ def _without_nul(node: Any) -> Any:
 
 
 class Model(BaseModel):
-    """Base of every model of the contract: refuses unknown fields, NaN, infinity, and U+0000 in strings without a pattern.
-
-    `model_validate` also takes an object that has the fields as attributes.
-    """
+    """Base of every model of the contract: unknown fields, NaN, infinity and U+0000 are refused."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, from_attributes=True)
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        schema: CoreSchema = _without_nul(handler(source))
-        return schema
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return _without_nul(handler(source))
 
 
 class Invalid(UnprocessableEntity):
-    """422 whose `errors` tell the places at fault: each has `detail` and a `pointer` (JSON pointer) or `parameter` or `header`."""
+    """422 with the places at fault: errors have `detail` and one of `pointer` (JSON pointer), `parameter`, `header`."""
 
     description = "The request is not valid."
 
-    def __init__(self, *errors: dict[str, str]) -> None:
+    def __init__(self, *errors: Fault) -> None:
         super().__init__()
         self.errors = errors
 
@@ -75,12 +70,15 @@ def body_reader(hint: Any) -> Reader:
         except ValidationError as error:
             failure = error
         try:
+            document = from_json(data)
             # JSON Schema says that 1.0 is an integer, strict validation that it is not.
             if failure.error_count() <= MOST_ERRORS and (repaired := TOKEN.sub(_integral, data)) != data:
                 return validate(repaired, strict=True)
         except ValidationError as error:
             failure = error
-        raise _body_error(failure, data)
+        except ValueError as error:
+            raise BadRequest(f"The body is not JSON: {error}.") from None
+        raise _invalid(failure, lambda error: {"pointer": _pointer(error, document)})
 
     return read
 
@@ -88,20 +86,21 @@ def body_reader(hint: Any) -> Reader:
 def query_reader(model: type[BaseModel]) -> Reader:
     """Make a function that reads the query as `model`; it raises 422, also when what is no list is repeated."""
     lists = {field.alias or name for name, field in model.model_fields.items() if _is_list(field.annotation)}
-    return _reader(
-        model, "parameter", lambda: {k: v if k in lists or len(v) > 1 else v[0] for k, v in request.args.lists()}
-    )
+
+    def given() -> Given:
+        return {k: v if k in lists or len(v) > 1 else v[0] for k, v in request.args.lists()}
+
+    return _reader(model, given, lambda name: {"parameter": name})
 
 
 def headers_reader(model: type[BaseModel]) -> Reader:
     """Make a function that reads the headers that `model` names, `if_match` for If-Match; it raises 422."""
     names = {name: header_name(name) for name in (field.alias or name for name, field in model.model_fields.items())}
 
-    def given() -> dict[str, str]:
-        headers = request.headers
-        return {name: headers[header] for name, header in names.items() if header in headers}
+    def given() -> Given:
+        return {name: request.headers[header] for name, header in names.items() if header in request.headers}
 
-    return _reader(model, "header", given)
+    return _reader(model, given, lambda name: {"header": header_name(name)})
 
 
 READERS: dict[str, Callable[[Any], Reader]] = {"body": body_reader, "query": query_reader, "headers": headers_reader}
@@ -111,20 +110,14 @@ def header_name(field: str) -> str:
     return field.replace("_", "-")
 
 
-def _reader(model: type[BaseModel], kind: str, given: Callable[[], Mapping[str, Any]]) -> Reader:
+def _reader(model: type[BaseModel], given: Callable[[], Given], place: Callable[[str], Fault]) -> Reader:
     validate = TypeAdapter(model).validator.validate_python
 
     def read() -> Any:
         try:
             return validate(given())
         except ValidationError as error:
-            if error.error_count() > MOST_ERRORS:
-                raise _too_many() from None
-            places = [(e["msg"], "".join(map(str, e["loc"][:1]))) for e in _details(error)]
-            name = header_name if kind == "header" else str
-            raise Invalid(
-                *({"detail": text} | ({kind: name(place)} if place else {}) for text, place in places)
-            ) from None
+            raise _invalid(error, lambda e: place(str(e["loc"][0])) if e["loc"] else {}) from None
 
     return read
 
@@ -141,26 +134,15 @@ def _is_list(annotation: Any) -> bool:
     return any(get_origin(a) in (list, set, frozenset, tuple) for a in (annotation, *get_args(annotation)))
 
 
-def _too_many() -> Invalid:
-    return Invalid({"detail": f"More than {MOST_ERRORS} errors"})
-
-
-def _body_error(error: ValidationError, data: bytes) -> HTTPException:
+def _invalid(error: ValidationError, place: Callable[[ErrorDetails], Fault]) -> Invalid:
     if error.error_count() > MOST_ERRORS:
-        return _too_many()
-    errors = _details(error)
-    if errors[0]["type"] == "json_invalid" and not errors[0]["loc"]:
-        return BadRequest(errors[0]["msg"])
-    document = from_json(data)
-    return Invalid(*({"detail": e["msg"], "pointer": _pointer(e, document)} for e in errors))
-
-
-def _details(error: ValidationError) -> list[ErrorDetails]:
-    return error.errors(include_url=False, include_context=False, include_input=False)
+        return Invalid({"detail": f"More than {MOST_ERRORS} errors"})
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    return Invalid(*({"detail": e["msg"]} | place(e) for e in errors))
 
 
 def _pointer(error: ErrorDetails, document: Any) -> str:
-    """The JSON pointer to the value at fault; what pydantic's location names and the document lacks is a union's member."""
+    """The JSON pointer of an error; what its location names and the document lacks is the name of a union's member."""
     pointer = ""
     for number, part in enumerate(error["loc"], 1):
         try:
