@@ -1,10 +1,12 @@
 """What the template's tests share: a clean copy of the template, and bakes of it that are made once."""
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from cookiecutter.main import cookiecutter
@@ -30,9 +32,10 @@ def export(target: Path) -> Path:
 
 
 def bake_with(template: Path, output: Path, user_config: Path, **answers: str) -> Path:
-    """Bake without a question into `output`; return the service's folder."""
+    """Bake without a question into `output`, git the only tool on the PATH, to be quick; return the service's folder."""
     options = {"output_dir": str(output), "config_file": str(user_config)}
-    return Path(cookiecutter(str(template), no_input=True, extra_context=answers, **options))
+    with mock.patch.dict(os.environ, PATH=str(user_config.parent / "bin")):
+        return Path(cookiecutter(str(template), no_input=True, extra_context=answers, **options))
 
 
 def commit(folder: Path, message: str = "A commit") -> Path:
@@ -53,8 +56,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def user_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cookiecutter configuration that keeps replays and clones out of the home folder."""
+    """A cookiecutter configuration that keeps replays and clones out of the home folder; beside it `bin`, with git."""
     folder = tmp_path_factory.mktemp("config")
+    (folder / "bin").mkdir()
+    (folder / "bin" / "git").symlink_to(str(shutil.which("git")))
     path = folder / "config.yaml"
     path.write_text(f"replay_dir: {folder / 'replay'}\ncookiecutters_dir: {folder / 'clones'}\n", encoding="utf-8")
     return path

@@ -1,0 +1,391 @@
+"""Every answer either comes out right in every file or is refused in one line before any folder exists."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from click.testing import Result
+from conftest import CHOICES
+from conftest import FOLDER
+from conftest import QUESTIONS
+from conftest import ROOT
+from conftest import Bake
+from conftest import bake_with
+from cookiecutter.cli import main as cookiecutter_command
+from cookiecutter.exceptions import FailedHookException
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+import template_extension as extension
+
+TEXTS = ("service_name", "description", "owner")
+GOOD_TEXTS = {
+    "an apostrophe": "O'Brien",
+    "double quotes": 'The "best" one',
+    "triple quotes": "'''a\"\"\"",
+    "backslashes": "a\\b path\\",
+    "an escape sequence": "\\n \\u0041 \\x",
+    "YAML": "x: y # z",
+    "YAML indicators": "- &a *b !c %d @e `f`",
+    "a YAML boolean": "no",
+    "a number": "0x1F",
+    "TOML": "a = [1, 2] # x",
+    "shell": "$HOME $(touch x) `touch x` ; rm -rf x | & > <",
+    "closing braces": "}} %} #} ${{ github.token }"[:8],
+    "a workflow expression": "$ { { secrets.X } }",
+    "HTML": "<script>alert(1)</script> &amp;",
+    "Markdown": "*a* _b_ [c](d) # e ~f~ |g|",
+    "a heading": "# not a heading",
+    "a list": "1. first",
+    "emoji": "Rockets 🚀👩‍💻🇫🇮",
+    "accents": "Íñigo Núñez",
+    "Chinese": "微服务",
+    "right to left": "שירות הזמנות",
+    "Persian with a joiner": "می‌خواهم",
+    "a combining mark": "e\u0301",
+    "an odd space": "a\u00a0b\u3000c",
+    "120 characters": "x" * 120,
+}
+BAD_TEXTS = {
+    "empty": ("", "at least one character"),
+    "blank": ("  ", "at least one character"),
+    "space around": (" x ", "space around"),
+    "121 characters": ("x" * 121, "at most 120"),
+    "a newline": ("a\nb", "U+000A"),
+    "a carriage return": ("a\rb", "U+000D"),
+    "a tab": ("a\tb", "U+0009"),
+    "a NUL": ("a\0b", "U+0000"),
+    "an escape": ("a\x1b[31mb", "U+001B"),
+    "DEL": ("a\x7fb", "U+007F"),
+    "a C1 control": ("a\x85b", "U+0085"),
+    "a line separator": ("a\u2028b", "U+2028"),
+    "a direction override": ("a\u202eb", "U+202E"),
+    "a byte order mark": ("a\ufeffb", "U+FEFF"),
+    "a lone surrogate": ("a\ud800b", "U+D800"),
+    "a private character": ("a\ue000b", "U+E000"),
+    "an unassigned character": ("a\U000e0fffb", "U+E0FFF"),
+    "an expression": ("{{ 7 * 7 }}", "template syntax"),
+    "a block": ("{% raw %}", "template syntax"),
+    "a comment": ("{# x #}", "template syntax"),
+    "a workflow expression": ("${{ secrets.X }}", "template syntax"),
+}
+BAD_SLUGS = {
+    "empty": "",
+    "a space": "my app",
+    "upper case": "MyApp",
+    "an underscore": "my_app",
+    "a dot": "my.app",
+    "a digit first": "1app",
+    "a dash first": "-app",
+    "a dash last": "app-",
+    "two dashes": "my--app",
+    "a parent folder": "../evil",
+    "an absolute path": "/tmp/evil",
+    "a nested path": "a/b",
+    "a Windows path": "a\\b",
+    "this folder": ".",
+    "no Latin letter": "日本",
+    "an accent": "café",
+    "a newline last": "app\n",
+    "41 characters": "a" * 41,
+    "a dependency": "flask",
+    "a development dependency": "pytest",
+    "a dependency with a dash": "prometheus-client",
+    "a device": "con",
+    "a numbered device": "lpt1",
+    "a folder of the template": "tests",
+    "this host": "localhost",
+    "shell": "a;b",
+    "an expression": "{{ 7 * 7 }}",
+}
+PAYLOADS = {
+    "an expression": "{{ cycler.__init__.__globals__.os.popen('touch MARK').read() }}",
+    "an expression on the answers": "{{ cookiecutter.__init__.__globals__['__builtins__']['open']('MARK', 'w') }}",
+    "a block": "# {% include 'x' %}",
+    "Python in double quotes": "\" + str(__import__('pathlib').Path('MARK').touch()) + \"",
+    "Python in single quotes": "' + str(__import__('pathlib').Path('MARK').touch()) + '",
+    "Python in triple quotes": '"""); __import__("pathlib").Path("MARK").touch(); ("""',
+    "shell": "$(touch MARK) `touch MARK`; touch MARK",
+}
+
+
+def cookiecutter(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cookiecutter", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+def lines(result: Result) -> list[str]:
+    return result.output.strip().splitlines()
+
+
+def parses(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix in (".yml", ".yaml"):
+        yaml.safe_load(text)
+    elif path.suffix == ".toml":
+        tomllib.loads(text)
+    elif path.suffix == ".json":
+        json.loads(text)
+    elif path.suffix == ".py":
+        compile(text, path, "exec")
+
+
+def shown(markdown: str) -> str:
+    """Return the text that a reader of the first heading or paragraph sees."""
+    inline = next(token for token in MarkdownIt("commonmark").parse(markdown) if token.type == "inline")
+    assert {child.type for child in inline.children or ()} <= {"text", "text_special"}
+    return "".join(child.content for child in inline.children or ())
+
+
+@pytest.fixture
+def run(template: Path, user_config: Path, tmp_path: Path) -> Callable[..., Result]:
+    """Return `run(*arguments)`: cookiecutter's command, nobody at the keyboard, into tmp_path/out."""
+    (tmp_path / "out").mkdir()
+
+    def run(*arguments: str, config: Path = user_config) -> Result:
+        options = ["--config-file", str(config), "--output-dir", str(tmp_path / "out"), str(template)]
+        return CliRunner().invoke(cookiecutter_command, [*options, *arguments])
+
+    return run
+
+
+@pytest.mark.parametrize("text", GOOD_TEXTS.values(), ids=GOOD_TEXTS)
+def test_a_good_text_comes_out_right_in_every_file(bake: Bake, text: str) -> None:
+    service = bake(service_name=text, description=text, owner=text, service_slug="orders", ci="gitlab")
+    for path in service.rglob("*"):
+        if path.is_file() and ".git" not in path.parts:
+            parses(path)
+    manifest = tomllib.loads((service / "pyproject.toml").read_text(encoding="utf-8"))
+    project = manifest["project"]
+    assert (project["description"], project["authors"]) == (text, [{"name": text}])
+    assert manifest["tool"]["service"]["title"] == text
+    assert f"Copyright (c) {extension_year()} {text}\n" in (service / "LICENSE").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", GOOD_TEXTS.values(), ids=GOOD_TEXTS)
+def test_a_good_text_is_what_the_contract_and_the_readme_show(bake: Bake, text: str) -> None:
+    service = bake(service_name=text, description=text, owner=text, service_slug="orders", ci="gitlab")
+    info = json.loads((service / "openapi.json").read_text(encoding="utf-8"))["info"]
+    assert (info["title"], info["description"]) == (text, text)
+    assert shown((service / "README.md").read_text(encoding="utf-8")) == text
+
+
+def extension_year() -> str:
+    import datetime
+
+    return str(datetime.datetime.now(datetime.UTC).year)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize(("text", "remedy"), BAD_TEXTS.values(), ids=BAD_TEXTS)
+def test_a_bad_text_is_refused_in_one_line_of_ascii(name: str, text: str, remedy: str) -> None:
+    fault = extension.complaint(name, text)
+    assert fault is not None
+    assert fault.startswith(f"{name} ")
+    assert remedy in fault
+    assert fault.isascii()
+    assert fault.isprintable()
+
+
+@pytest.mark.parametrize("slug", BAD_SLUGS.values(), ids=BAD_SLUGS)
+def test_a_bad_slug_is_refused_before_any_folder_exists(
+    template: Path, user_config: Path, tmp_path: Path, slug: str
+) -> None:
+    with pytest.raises(FailedHookException, match=r"^service_slug .*: .*\.$"):
+        bake_with(template, tmp_path / "out" / "deep", user_config, service_slug=slug)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("slug", ["a", "a1", "order-service", "a" * 40, "x-1-y"])
+def test_a_good_slug_is_accepted(slug: str) -> None:
+    assert extension.complaint("service_slug", slug) is None
+
+
+@pytest.mark.parametrize("name", ["Órdenes de Compra", "Order Service", "微服务", "A" * 60])
+def test_the_slug_that_is_offered_for_a_name_is_good(bake: Bake, name: str) -> None:
+    assert extension.SLUG.fullmatch(bake(service_name=name).name)
+
+
+def test_every_direct_dependency_is_a_reserved_name() -> None:
+    manifest = (ROOT / FOLDER / "pyproject.toml").read_text(encoding="utf-8")
+    document = tomllib.loads(manifest)
+    wanted = document["project"]["dependencies"] + document["dependency-groups"]["dev"]
+    names = {requirement.partition(">")[0].partition("[")[0] for requirement in wanted}
+    assert names <= extension.DEPENDENCIES
+
+
+def test_a_bad_answer_on_the_command_line_is_one_line(run: Callable[..., Result], tmp_path: Path) -> None:
+    result = run("--no-input", "owner=a\tb")
+    assert (result.exit_code, lines(result)) == (
+        1,
+        ['owner "a\\tb": leave out the invisible character U+0009.'],
+    )
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_misspelt_question_on_the_command_line_is_one_line(run: Callable[..., Result], tmp_path: Path) -> None:
+    result = run("--no-input", "licence=MIT")
+    assert (result.exit_code, len(lines(result))) == (1, 1)
+    assert lines(result)[0].startswith("licence: there is no such question; there are service_name, ")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_wrong_choice_on_the_command_line_makes_no_folder(run: Callable[..., Result], tmp_path: Path) -> None:
+    result = run("--no-input", "ci=circle")
+    assert str(result.exception).startswith("circle provided for choice variable ci, but the choices are")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_wrong_choice_in_the_users_configuration_is_refused(template: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("default_context: {ci: circle, license: Proprietary}\n", encoding="utf-8")
+    result = cookiecutter("--no-input", "--config-file", config, template, cwd=tmp_path)
+    assert (result.returncode, result.stdout.strip()) == (
+        1,
+        'ci "circle": choose one of github, gitlab, none in your cookiecutter configuration, or use --default-config.',
+    )
+    assert list(tmp_path.iterdir()) == [config]
+
+
+def test_good_defaults_of_the_users_configuration_are_used(run: Callable[..., Result], tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"replay_dir: {tmp_path}\ndefault_context: {{ci: none, other: x}}\n", encoding="utf-8")
+    assert run("--no-input", config=config).exit_code == 0
+    assert not (tmp_path / "out" / "flask-microservice" / ".github").exists()
+
+
+@pytest.mark.parametrize(
+    "answers", [{"service_slug": "../evil"}, {"owner": "a\nb"}, {"ci": "circle"}, {"license": None}, {"owner": 7}]
+)
+def test_a_bad_answer_in_a_replay_file_is_one_line(
+    run: Callable[..., Result], tmp_path: Path, template: Path, user_config: Path, answers: dict[str, object]
+) -> None:
+    assert run("--no-input").exit_code == 0
+    replay = user_config.parent / "replay" / f"{template.name}.json"
+    state = json.loads(replay.read_text(encoding="utf-8"))
+    state["cookiecutter"] |= {"service_slug": "orders"} | answers
+    (tmp_path / "replay.json").write_text(json.dumps(state), encoding="utf-8")
+    result = run("--replay-file", str(tmp_path / "replay.json"))
+    assert (result.exit_code, len(lines(result))) == (1, 1)
+    assert lines(result)[0].startswith(next(iter(answers)))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(
+        path.name for path in [tmp_path / "replay.json", *(tmp_path / "out").rglob("*"), tmp_path / "out"]
+    )
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["flask-microservice"]
+
+
+def test_a_replay_with_good_answers_bakes(
+    run: Callable[..., Result], tmp_path: Path, template: Path, user_config: Path
+) -> None:
+    assert run("--no-input", "service_slug=orders").exit_code == 0
+    replay = user_config.parent / "replay" / f"{template.name}.json"
+    text = replay.read_text(encoding="utf-8").replace('"orders"', '"orders-again"')
+    (tmp_path / "replay.json").write_text(text, encoding="utf-8")
+    assert run("--replay-file", str(tmp_path / "replay.json")).exit_code == 0
+    assert (tmp_path / "out" / "orders-again" / "pyproject.toml").exists()
+
+
+def test_bad_answers_are_refused_with_hooks_off_too(run: Callable[..., Result], tmp_path: Path) -> None:
+    assert run("--no-input", "--accept-hooks", "no", "service_slug=../evil").exit_code == 1
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)
+def test_no_code_given_as_an_answer_runs(
+    template: Path, user_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, payload: str
+) -> None:
+    mark = tmp_path / "touched"
+    (out := tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path)
+    text = payload.replace("MARK", mark.name)
+    for name in (*TEXTS, "service_slug"):
+        try:
+            bake_with(template, out / name, user_config, **{"service_slug": "orders", name: text})
+        except FailedHookException as refusal:
+            assert str(refusal).startswith(name)  # noqa: PT017 - either way is right, as long as nothing ran
+    assert list(tmp_path.rglob(mark.name)) == []
+
+
+def test_what_is_typed_at_the_prompt_is_asked_again_until_it_is_good(
+    template: Path, user_config: Path, tmp_path: Path
+) -> None:
+    typed = ["a\x01b", "Order Service", "Bad Slug", "flask", "orders-api", "", "", "", "2", ""]
+    keyboard, screen = pty.openpty()
+    command = [sys.executable, "-m", "cookiecutter", "--config-file", str(user_config), str(template)]
+    process = subprocess.Popen(command, cwd=tmp_path, stdin=screen, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    os.close(screen)
+    os.write(keyboard, "".join(f"{line}\n" for line in typed).encode())
+    output = process.communicate(timeout=60)[0].decode()
+    os.close(keyboard)
+    assert process.returncode == 0, output
+    assert "(order-service)" in output  # the default follows from the corrected name
+    manifest = tomllib.loads((tmp_path / "orders-api" / "pyproject.toml").read_text(encoding="utf-8"))
+    assert manifest["tool"]["service"]["title"] == "Order Service"
+    assert (tmp_path / "orders-api" / ".gitlab-ci.yml").exists()
+
+
+def test_an_existing_folder_is_never_touched(run: Callable[..., Result], tmp_path: Path) -> None:
+    existing = tmp_path / "out" / "flask-microservice" / "pyproject.toml"
+    existing.parent.mkdir()
+    existing.write_text("mine", encoding="utf-8")
+    result = run("--no-input")
+    assert (result.exit_code, len(lines(result))) == (1, 1)
+    assert [path.read_text() for path in existing.parent.iterdir()] == ["mine"]
+
+
+accepted = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40).filter(
+    lambda text: extension.text_fault(text) is None
+)
+
+
+@given(accepted)
+def test_quoted_text_reads_back_from_toml_yaml_and_json(text: str) -> None:
+    inside = extension.quoted(text)
+    assert tomllib.loads(f'x = "{inside}"') == {"x": text}
+    assert yaml.safe_load(f'x: "{inside}"') == {"x": text}
+    assert json.loads(f'"{inside}"') == text
+
+
+@given(accepted)
+def test_quoted_text_is_one_printable_line(text: str) -> None:
+    assert extension.quoted(text).isprintable()
+
+
+@given(accepted)
+def test_markdown_shows_the_text_as_typed(text: str) -> None:
+    assert shown(f"{extension.markdown(text)}\n") == text
+    assert shown(f"# {extension.markdown(text)}\n") == text
+
+
+@given(st.text(max_size=60))
+def test_a_refusal_is_always_one_printable_line(text: str) -> None:
+    fault = extension.complaint("service_slug", text)
+    assert fault is None or (fault.isascii() and fault.isprintable())
+
+
+@pytest.mark.slow
+@settings(max_examples=20, deadline=None)
+@given(name=accepted, description=accepted, owner=accepted)
+def test_any_accepted_answers_bake_and_read_back(bake: Bake, name: str, description: str, owner: str) -> None:
+    service = bake(service_name=name, description=description, owner=owner, service_slug="orders")
+    manifest = tomllib.loads((service / "pyproject.toml").read_text(encoding="utf-8"))
+    assert manifest["project"]["description"] == description
+    assert manifest["project"]["authors"] == [{"name": owner}]
+    assert manifest["tool"]["service"]["title"] == name
+
+
+def test_there_are_at_most_twelve_questions_and_each_has_a_human_prompt() -> None:
+    prompts = extension.SPECIFICATION["__prompts__"]
+    assert len(QUESTIONS) <= 12
+    assert prompts.keys() == QUESTIONS.keys()
+    assert all(set(prompts[name]) == {"__prompt__", *CHOICES[name]} for name in ("ci", "license"))
