@@ -67,6 +67,16 @@ def create_no_app() -> Service:
     raise RuntimeError("no such thing")
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """One process for all tests that leave it as it was."""
+    environment = {"CONCURRENCY": "2", "MAX_BODY_SIZE": "4096", "REQUEST_TIMEOUT": "0.5", "HTTP_X_USER": "admin"}
+    process = Process(tmp_path_factory.mktemp("served") / "log", FAULTY, environment)
+    process.wait_ready()
+    yield process
+    assert process.stop() == 0
+
+
 def raw(process: Process, data: bytes, half_close: bool = False) -> bytes:
     """What comes back for these bytes, until the service closes or pauses for two seconds."""
     answer = b""
@@ -126,7 +136,7 @@ def test_every_line_is_json_from_start_to_stop(start: Start) -> None:
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_request_in_flight_survives_sigterm(start: Start, workers: str) -> None:
     process = start(FAULTY, WORKERS=workers)
-    threads, statuses = in_background(process, "/sleep/1.5", 3)
+    threads, statuses = in_background(process, "/sleep/1.0", 3)
     time.sleep(0.5)
     assert process.stop() == 0
     for thread in threads:
@@ -225,44 +235,40 @@ def test_bad_settings_end_the_start_with_status_2_and_all_errors(start: Start) -
     assert [line.split(":")[1].strip() for line in process.output.splitlines()] == ["PORT", "WORKERS", "LOG_LEVEL"]
 
 
-def test_with_every_thread_busy_probes_answer_and_more_requests_get_503(start: Start) -> None:
-    process = start(FAULTY, CONCURRENCY="2")
-    threads, statuses = in_background(process, "/sleep/1.5", 40)
+def test_with_every_thread_busy_probes_answer_and_more_requests_get_503(served: Process) -> None:
+    threads, statuses = in_background(served, "/sleep/1.5", 40)
     time.sleep(0.3)
     for probe in ("/livez", "/readyz", "/metrics"):
-        assert process.get(probe, timeout=1)[0] == 200
-    status, headers, _ = process.get("/v1/products/tea", timeout=1)
+        assert served.get(probe, timeout=1)[0] == 200
+    status, headers, _ = served.get("/v1/products/tea", timeout=1)
     assert (status, headers["Retry-After"], headers["Content-Type"]) == (503, "1", "application/problem+json")
     for thread in threads:
         thread.join()
     assert sorted(statuses) == [200] * 2 + [503] * 38
 
 
-def test_half_sent_requests_hold_no_thread(start: Start) -> None:
-    process = start(FAULTY, CONCURRENCY="2")
-    stuck = [socket.create_connection(("127.0.0.1", process.port)) for _ in range(20)]
+def test_half_sent_requests_hold_no_thread(served: Process) -> None:
+    stuck = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(20)]
     for connection in stuck:
         connection.sendall(b"GET /v1/products HTTP/1.1\r\nHost: a\r\nX-Half")
-    assert process.get("/v1/products/tea", timeout=1)[0] == 200
+    assert served.get("/v1/products/tea", timeout=1)[0] == 200
     for connection in stuck:
         connection.close()
 
 
-def test_bodies_that_never_arrive_do_not_stop_the_probes(start: Start) -> None:
-    process = start(FAULTY, CONCURRENCY="2")
-    stuck = [socket.create_connection(("127.0.0.1", process.port)) for _ in range(10)]
+def test_bodies_that_never_arrive_do_not_stop_the_probes(served: Process) -> None:
+    stuck = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(10)]
     for connection in stuck:
         connection.sendall(b"POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n12345")
     time.sleep(0.3)
-    assert process.get("/livez", timeout=1)[0] == 200
+    assert served.get("/livez", timeout=1)[0] == 200
     for connection in stuck:
         connection.close()
-    wait_until(lambda: process.get("/v1/products/tea")[0] == 200)
+    wait_until(lambda: served.get("/v1/products/tea")[0] == 200)
 
 
-def test_a_body_that_dribbles_past_the_timeout_gets_408(start: Start) -> None:
-    process = start(FAULTY, REQUEST_TIMEOUT="0.5")
-    with socket.create_connection(("127.0.0.1", process.port), timeout=5) as connection:
+def test_a_body_that_dribbles_past_the_timeout_gets_408(served: Process) -> None:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=5) as connection:
         connection.sendall(b"POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\n")
         for _ in range(3):
             time.sleep(0.3)
@@ -270,40 +276,37 @@ def test_a_body_that_dribbles_past_the_timeout_gets_408(start: Start) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 408")
 
 
-def test_neither_a_bad_status_nor_an_exit_ends_the_process(start: Start) -> None:
-    process = start(FAULTY)
-    assert [process.get(path)[0] for path in ("/status/99", "/status/101", "/status/1000", "/exit")] == [500] * 4
-    assert process.get("/v1/products/tea")[0] == 200
-    assert len(workers_of(process)) == 1
+def test_neither_a_bad_status_nor_an_exit_ends_the_process(served: Process) -> None:
+    assert [served.get(path)[0] for path in ("/status/99", "/status/101", "/status/1000", "/exit")] == [500] * 4
+    assert served.get("/v1/products/tea")[0] == 200
+    assert len(workers_of(served)) == 1
 
 
-def test_an_answer_that_breaks_off_is_logged_as_an_error(start: Start) -> None:
-    process = start(FAULTY)
-    process.get("/stream")
-    wait_until(lambda: any(line.get("error.type") == "RuntimeError" for line in process.lines()))
+def test_an_answer_that_breaks_off_is_logged_as_an_error(served: Process) -> None:
+    served.get("/stream")
+    wait_until(lambda: any(line.get("error.type") == "RuntimeError" for line in served.lines()))
 
 
-def test_a_body_cut_short_is_refused(start: Start) -> None:
-    process = start(FAULTY)
-    cut = b"POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n12345"
-    assert b"200 OK" not in raw(process, cut, half_close=True)
-    process.stop()
-    assert [line["http.response.status_code"] for line in process.lines() if line.get("http.route") == "/length"] in (
-        [400],
-        [],
-    )
+def test_a_body_cut_short_is_refused(served: Process) -> None:
+    cut = b"POST /length HTTP/1.1\r\nHost: a\r\nX-Request-ID: cut\r\nContent-Length: 100\r\n\r\n12345"
+    raw(served, cut, half_close=True)
+
+    def statuses() -> list[int]:
+        return [line["http.response.status_code"] for line in served.lines() if line.get("request_id") == "cut"]
+
+    wait_until(lambda: len(statuses()) > 0)
+    assert statuses() == [400]
 
 
-def test_a_chunked_body_has_the_same_limit(start: Start) -> None:
-    process = start(FAULTY, MAX_BODY_SIZE="2048")
+def test_a_chunked_body_has_the_same_limit(served: Process) -> None:
 
     def chunked(size: int, media_type: bytes) -> bytes:
         head = b"POST /length HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n"
         return head + b"Content-Type: %s\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (media_type, size, b"x" * size)
 
-    assert raw(process, chunked(2048, b"application/json")).endswith(b"\r\n\r\n2048")
-    assert raw(process, chunked(2049, b"application/json")).startswith(b"HTTP/1.1 413")
-    assert raw(process, chunked(5, b"text/plain")).startswith(b"HTTP/1.1 411")
+    assert raw(served, chunked(4096, b"application/json")).endswith(b"\r\n\r\n4096")
+    assert raw(served, chunked(4097, b"application/json")).startswith(b"HTTP/1.1 413")
+    assert raw(served, chunked(5, b"text/plain")).startswith(b"HTTP/1.1 411")
 
 
 MALFORMED = {
@@ -320,11 +323,10 @@ MALFORMED = {
 }
 
 
-def test_malformed_http_gets_4xx_and_harms_no_other_request(start: Start) -> None:
-    process = start(FAULTY)
-    other = process.connect()
+def test_malformed_http_gets_4xx_and_harms_no_other_request(served: Process) -> None:
+    other = served.connect()
     for name, data in MALFORMED.items():
-        answer = raw(process, data)
+        answer = raw(served, data)
         assert re.match(rb"HTTP/1\.[01] 4\d\d ", answer), (name, answer[:80])
         other.request("GET", "/v1/products/tea")
         answered = other.getresponse()
@@ -332,10 +334,9 @@ def test_malformed_http_gets_4xx_and_harms_no_other_request(start: Start) -> Non
     other.close()
 
 
-def test_the_environment_of_the_process_is_no_header(start: Start) -> None:
-    process = start(FAULTY, HTTP_X_USER="admin")
-    assert process.get("/user")[2] == b"nobody"
-    assert process.get("/user", {"X-User": "ann"})[2] == b"ann"
+def test_the_environment_of_the_process_is_no_header(served: Process) -> None:
+    assert served.get("/user")[2] == b"nobody"
+    assert served.get("/user", {"X-User": "ann"})[2] == b"ann"
 
 
 def test_a_killed_worker_ends_a_service_of_one(start: Start) -> None:
@@ -346,6 +347,7 @@ def test_a_killed_worker_ends_a_service_of_one(start: Start) -> None:
 
 def test_of_several_workers_a_killed_one_comes_back_and_no_counter_goes_down(start: Start) -> None:
     process = start(WORKERS="2")
+    wait_until(lambda: process.output.count("Started worker") == 2)
 
     def counted() -> float:
         found = re.search(r"duration_seconds_count\{.*products.*\} (\S+)", process.get("/metrics")[2].decode())
@@ -358,7 +360,6 @@ def test_of_several_workers_a_killed_one_comes_back_and_no_counter_goes_down(sta
     wait_until(lambda: process.output.count("Started worker") == 3)
     wait_until(lambda: not running(workers_of(process)[0]))
     assert counted() == before == 20
-    assert "\nhttp_server_active_requests_limit 8" in process.get("/metrics")[2].decode() or os.cpu_count() != 1
     assert process.stop() == 0
 
 
