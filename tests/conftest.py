@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 from cookiecutter.main import cookiecutter
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = "{{cookiecutter.service_slug}}"
@@ -18,6 +19,9 @@ QUESTIONS = {name: default for name, default in SPECIFICATION.items() if not nam
 CHOICES: dict[str, list[str]] = {name: default for name, default in QUESTIONS.items() if isinstance(default, list)}
 
 Bake = Callable[..., Path]
+
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
 
 
 def export(target: Path) -> Path:
@@ -32,7 +36,7 @@ def export(target: Path) -> Path:
 
 
 def bake_with(template: Path, output: Path, user_config: Path, **answers: str) -> Path:
-    """Bake without a question into `output`, git the only tool on the PATH, to be quick; return the service's folder."""
+    """Bake without a question into `output`, only git on the PATH, to be quick; return the service's folder."""
     options = {"output_dir": str(output), "config_file": str(user_config)}
     with mock.patch.dict(os.environ, PATH=str(user_config.parent / "bin")):
         return Path(cookiecutter(str(template), no_input=True, extra_context=answers, **options))

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CHOICES
-from conftest import FOLDER
-from conftest import QUESTIONS
-from conftest import ROOT
-from conftest import Bake
-from conftest import bake_with
-from conftest import commit
 
 from hooks import post_gen_project as hook
+from tests.conftest import CHOICES
+from tests.conftest import FOLDER
+from tests.conftest import QUESTIONS
+from tests.conftest import ROOT
+from tests.conftest import Bake
+from tests.conftest import bake_with
+from tests.conftest import commit
 
 HOOK = ROOT / "hooks" / "post_gen_project.py"
 ANSWERS: dict[str, Any] = {name: CHOICES[name][0] if name in CHOICES else "x" for name in QUESTIONS}
