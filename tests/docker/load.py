@@ -1,0 +1,91 @@
+"""Clients for a bounded time: some that keep connections alive and follow readiness, some that send slowly."""
+
+import contextlib
+import http.client
+import socket
+import threading
+import time
+
+from tests.docker.containers import status
+
+SLOW_REQUEST = (
+    b"POST /v1/quotes HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+)
+
+
+class KeepAliveLoad:
+    """Threads that ask one path in a closed loop until readiness says otherwise, as behind a load balancer."""
+
+    def __init__(self, port: int, path: str, clients: int) -> None:
+        """Start the clients."""
+        self.answered = 0
+        self.failures: list[str] = []
+        self._port, self._path = port, path
+        self._leave = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(clients)]
+        self._threads.append(threading.Thread(target=self._follow_readiness, daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def _follow_readiness(self) -> None:
+        while status(self._port, "/readyz") == 200:
+            time.sleep(0.1)
+        self._leave.set()
+
+    def _ask(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        while not self._leave.is_set():
+            try:
+                connection.request("GET", self._path)
+                reply = connection.getresponse()
+                reply.read()
+                if reply.status != 200:
+                    self.failures.append(str(reply.status))
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(repr(error))
+                connection.close()
+            self.answered += 1
+            time.sleep(0.005)
+        connection.close()
+
+    def join(self, seconds: float) -> None:
+        """Wait until all clients have left."""
+        for thread in self._threads:
+            thread.join(seconds)
+            assert not thread.is_alive()
+
+
+class SlowSenders:
+    """Connections that each send a byte of their body now and then; one that was refused is opened again."""
+
+    def __init__(self, port: int, count: int) -> None:
+        """Open all of them; the work is done between entering and leaving."""
+        self._port = port
+        self._sockets = [self._open() for _ in range(count)]
+        self._leave = threading.Event()
+        self._thread = threading.Thread(target=self._send, daemon=True)
+
+    def _open(self) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self._port), timeout=10)
+        connection.sendall(SLOW_REQUEST)
+        return connection
+
+    def _send(self) -> None:
+        while not self._leave.wait(0.25):
+            for index, connection in enumerate(self._sockets):
+                try:
+                    connection.sendall(b" ")
+                except OSError:
+                    connection.close()
+                    self._sockets[index] = self._open()
+
+    def __enter__(self) -> "SlowSenders":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leave.set()
+        self._thread.join()
+        for connection in self._sockets:
+            with contextlib.suppress(OSError):
+                connection.close()

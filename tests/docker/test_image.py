@@ -1,0 +1,267 @@
+"""The image of a baked service: how it is built, and what only a running container can show."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.docker.containers import Bake
+from tests.docker.containers import Run
+from tests.docker.containers import build
+from tests.docker.containers import docker
+from tests.docker.containers import eventually
+from tests.docker.containers import fetch
+from tests.docker.containers import status
+from tests.docker.load import KeepAliveLoad
+from tests.docker.load import SlowSenders
+
+pytestmark = pytest.mark.docker
+
+
+def replaced(tmp_path: Path, service: Path, appended: str) -> tuple[str, str]:
+    """Return the option that mounts app.py with lines appended that redefine `create_app`."""
+    app = tmp_path / "app.py"
+    app.write_text((service / "src/service/app.py").read_text("utf-8") + appended, "utf-8")
+    return "--volume", f"{app}:/app/src/service/app.py:ro"
+
+
+def test_docker_and_hadolint_find_nothing_in_the_dockerfile(service: Path) -> None:
+    docker("build", "--check", str(service))
+    hadolint = Path(sys.executable).with_name("hadolint")
+    assert subprocess.run((hadolint, service / "Dockerfile"), capture_output=True, text=True).stdout == ""
+
+
+def test_the_labels_say_what_the_image_holds(image: str) -> None:
+    labels = json.loads(docker("inspect", "--format", "{{json .Config.Labels}}", image))
+    prefix = "org.opencontainers.image."
+    said = {name.removeprefix(prefix): text for name, text in labels.items() if name.startswith(prefix)}
+    assert said == {"title": "flask-microservice", "version": "1.2.3", "revision": "abc"}
+
+
+def test_the_image_runs_as_a_numeric_user_and_holds_no_shell_form(image: str) -> None:
+    config = json.loads(docker("inspect", "--format", "{{json .Config}}", image))
+    assert (config["User"], config["Cmd"], config.get("Entrypoint")) == (
+        "10001:10001",
+        ["python", "-m", "service"],
+        None,
+    )
+
+
+def test_the_image_holds_nothing_but_the_service(image: str) -> None:
+    listed = docker("run", "--rm", image, "find", "/app", "-not", "-path", "/app/src/service*")
+    assert sorted(listed.splitlines()) == ["/app", "/app/pyproject.toml", "/app/src"]
+
+
+def test_the_image_has_no_installer_for_its_packages(image: str) -> None:
+    listed = docker("run", "--rm", image, "sh", "-c", "ls /opt/venv/bin; command -v uv || true")
+    assert not {"pip", "uv", "/usr/local/bin/uv"} & set(listed.split())
+
+
+def test_a_start_compiles_almost_nothing(image: str) -> None:
+    code = (
+        "import importlib.util, os, sys, service.__main__, service.app, service.chassis.server\n"
+        "files = [getattr(m, '__file__', None) or '' for m in sys.modules.values()]\n"
+        "cached = [os.path.exists(importlib.util.cache_from_source(f)) for f in files if f.endswith('.py')]\n"
+        "print(len(cached), cached.count(False))"
+    )
+    imported, missing = map(int, docker("run", "--rm", image, "python", "-c", code).split())
+    assert missing < imported / 20
+
+
+def test_an_edit_of_the_source_leaves_the_dependencies_as_they_are(service: Path, image: str, tmp_path: Path) -> None:
+    edited = shutil.copytree(service, tmp_path / "service")
+    with (edited / "src/service/app.py").open("a", encoding="utf-8") as file:
+        file.write(f"# edited {time.time_ns()}\n")
+    steps = build(edited, f"{image}:edited").split("\n\n")
+    redone = [step.splitlines()[0].partition("] ")[2] for step in steps if " RUN " in step and "CACHED" not in step]
+    assert [command.partition(" -R")[0] for command in redone] == ["RUN chmod"]
+
+
+def rootfs_digest(service: Path, folder: Path, mtime: float) -> str:
+    """Build a copy of the service, dated `mtime`, without cache; return the digest of all files, times and modes."""
+    context = shutil.copytree(service, folder / "context")
+    for path in context.rglob("*"):
+        os.utime(path, (mtime, mtime))
+    target = folder / "image.tar"
+    options = ("--no-cache", "--provenance=false", "--output", f"type=tar,dest={target}")
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1000000000"}
+    command = ("docker", "buildx", "build", "--quiet", *options, str(context))
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    return hashlib.sha256(target.read_bytes()).hexdigest()
+
+
+def test_two_builds_of_one_source_give_the_same_bytes(service: Path, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    assert rootfs_digest(service, tmp_path / "one", 1e9) == rootfs_digest(service, tmp_path / "two", 1.5e9)
+
+
+def test_a_source_that_nobody_else_may_read_still_makes_an_image_that_runs(
+    service: Path, image: str, run: Run, tmp_path: Path
+) -> None:
+    private = shutil.copytree(service, tmp_path / "service")
+    for path in private.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    build(private, f"{image}:private")
+    run(image=f"{image}:private").wait_until_ready()
+
+
+@pytest.mark.parametrize("python_version", ["3.14", "3.13"])
+def test_an_image_of_each_python_runs_hardened(bake: Bake, image: str, run: Run, python_version: str) -> None:
+    tag = f"{image}:{python_version}"
+    build(bake(python_version=python_version), tag)
+    container = run(image=tag).wait_until_ready()
+    assert container.python("import sys; print('%d.%d' % sys.version_info[:2])") == python_version
+
+
+def test_a_hardened_container_writes_nothing(run: Run) -> None:
+    container = run().wait_until_ready()
+    assert docker("diff", container.id) == ""
+
+
+@pytest.mark.parametrize("options", [(), ("--env", "PORT=8000")])
+def test_the_health_check_turns_healthy(run: Run, options: tuple[str, ...]) -> None:
+    container = run(*options)
+    eventually(lambda: container.state["Health"]["Status"] == "healthy", "healthy")
+
+
+def test_the_health_check_fails_where_nothing_answers(run: Run) -> None:
+    container = run().wait_until_ready()
+    check = json.loads(docker("inspect", "--format", "{{json .Config.Healthcheck.Test}}", container.id))[1:]
+    done = subprocess.run(("docker", "exec", "--env", "PORT=5001", container.id, *check), capture_output=True)
+    assert done.returncode == 1
+
+
+def test_every_operation_without_parameters_answers(run: Run) -> None:
+    port = run().wait_until_ready().port
+    paths = json.loads(fetch(port, "/openapi.json")[2])["paths"]
+    asked = [path for path, operations in paths.items() if "get" in operations and "{" not in path]
+    asked += ["/livez", "/readyz", "/metrics", "/docs/", "/v1/products/tea"]
+    assert {path: status(port, path) for path in asked} == dict.fromkeys(asked, 200)
+
+
+def test_a_request_with_a_body_answers(run: Run) -> None:
+    body = json.dumps({"lines": [{"sku": "tea", "quantity": 2}]})
+    code, _, answer = fetch(run().wait_until_ready().port, "/v1/quotes", "POST", body)
+    assert (code // 100, "total_cents" in json.loads(answer)) == (2, True)
+
+
+def test_an_unknown_route_is_a_problem(run: Run) -> None:
+    code, media_type, body = fetch(run().wait_until_ready().port, "/nothing")
+    assert (code, media_type, json.loads(body)["status"]) == (404, "application/problem+json", 404)
+
+
+def test_the_metrics_parse_and_count_the_requests(run: Run) -> None:
+    port = run().wait_until_ready().port
+    for _ in range(3):
+        fetch(port, "/v1/products")
+    families = {family.name: family for family in text_string_to_metric_families(fetch(port, "/metrics")[2].decode())}
+    samples = families["http_server_request_duration_seconds"].samples
+    assert [sample.value for sample in samples if sample.name.endswith("_count")] == [3]
+
+
+@pytest.fixture
+def network(image: str) -> object:
+    """A network for two containers that know each other by name."""
+    docker("network", "create", image)
+    yield image
+    docker("network", "rm", image)
+
+
+def test_prometheus_scrapes_it(network: str, run: Run, tmp_path: Path) -> None:
+    run("--network", network, "--network-alias", "service")
+    config = tmp_path / "prometheus.yml"
+    target = {"job_name": "service", "scrape_interval": "1s", "static_configs": [{"targets": ["service:5000"]}]}
+    config.write_text(json.dumps({"scrape_configs": [target]}))
+    config.chmod(0o644)
+    mount = f"{config}:/etc/prometheus/prometheus.yml:ro"
+    options = ("--publish", "127.0.0.1::9090", "--volume", mount)
+    prometheus = docker("run", "--detach", "--network", network, *options, "prom/prometheus:v3")
+    try:
+        port = int(docker("port", prometheus, "9090").splitlines()[0].rpartition(":")[2])
+        query = '/api/v1/query?query=up{job="service"}*on(job)group_left(service_name)target_info'
+        eventually(lambda: b'"flask-microservice"' in (answer(port, query) or b""), "scraped")
+    finally:
+        docker("rm", "--force", "--volumes", prometheus)
+
+
+def answer(port: int, path: str) -> bytes | None:
+    """Return the body of an answer; None where nothing answers yet."""
+    return fetch(port, path)[2] if status(port, path) == 200 else None
+
+
+def test_clients_that_follow_readiness_lose_no_request_when_it_stops(run: Run) -> None:
+    container = run().wait_until_ready()
+    load = KeepAliveLoad(container.port, "/v1/products", clients=4)
+    time.sleep(1)
+    started = time.monotonic()
+    docker("kill", "--signal", "TERM", container.id)
+    code = container.exit_code()
+    load.join(seconds=10)
+    assert (load.failures, load.answered > 100, code, time.monotonic() - started < 22) == ([], True, 0, True)
+
+
+def test_probes_answer_within_50_ms_while_200_slow_requests_hang(run: Run) -> None:
+    container = run("--env", "REQUEST_TIMEOUT=60").wait_until_ready()
+    with SlowSenders(container.port, count=200):
+        assert status(container.port, "/v1/products") == 503
+        rounds = [probe_for(2, container.port) for _ in range(3)]
+    # A round may catch a pause of the machine that the tests run on.
+    assert min(max(seconds) for seconds in rounds) < 0.05, rounds
+
+
+def probe_for(duration: float, port: int) -> list[float]:
+    """Ask `/livez` on new connections for so many seconds and return what each answer took; all must be 200."""
+    until, taken = time.monotonic() + duration, []
+    while (started := time.monotonic()) < until:
+        assert status(port, "/livez") == 200
+        taken.append(time.monotonic() - started)
+        time.sleep(0.02)
+    return taken
+
+
+def test_a_killed_worker_ends_the_container_with_an_error(run: Run) -> None:
+    container = run().wait_until_ready()
+    container.python(
+        "import os, pathlib, signal\n"
+        "stats = [p.read_text().rsplit(') ', 1) for p in pathlib.Path('/proc').glob('[0-9]*/stat')]\n"
+        "children = [int(s[0].split()[0]) for s in stats if s[1].split()[1] == '1']\n"
+        "workers = [p for p in children if b'spawn_main' in pathlib.Path(f'/proc/{p}/cmdline').read_bytes()]\n"
+        "os.kill(workers[-1], signal.SIGKILL)"
+    )
+    assert container.exit_code() == 1
+
+
+def test_a_port_in_use_ends_the_start_with_one_line(run: Run) -> None:
+    first = run().wait_until_ready()
+    second = run("--network", f"container:{first.id}")
+    assert (second.exit_code(), second.logs()) == (1, "cannot listen on 0.0.0.0 port 5000: Address already in use\n")
+
+
+def test_bad_settings_are_all_told_at_once(run: Run) -> None:
+    container = run("--env", "PORT=none", "--env", "WORKERS=0")
+    code, lines = container.exit_code(), container.logs().splitlines()
+    assert (code, [line.split(": ")[1] for line in lines]) == (2, ["PORT", "WORKERS"])
+
+
+def test_a_failing_start_is_told_once(run: Run, service: Path, tmp_path: Path) -> None:
+    container = run(
+        *replaced(tmp_path, service, "\n\ndef create_app(settings=None):\n    raise RuntimeError('broken')\n")
+    )
+    assert (container.exit_code(), container.logs().count("RuntimeError: broken")) == (3, 1)
+
+
+def test_sigterm_during_the_start_ends_it(run: Run, service: Path, tmp_path: Path) -> None:
+    slow = "\n\ndef create_app(settings=None):\n    print('loading', flush=True)\n    import time\n    time.sleep(60)\n"
+    container = run(*replaced(tmp_path, service, slow))
+    eventually(lambda: "loading" in container.logs(), "loading")
+    docker("kill", "--signal", "TERM", container.id)
+    started = time.monotonic()
+    assert (container.exit_code(), time.monotonic() - started < 10) == (0, True)
