@@ -50,7 +50,10 @@ def faults(root: Path) -> list[str]:
     """Return one line for each file of `root` that does not parse or holds template syntax."""
     found = []
     for path in files(root):
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:  # an image or the like
+            continue
         found += [f"{path.relative_to(root)}: {mark} is left" for mark in LEFTOVERS if mark in text]
         try:
             parse(path.suffix, text)

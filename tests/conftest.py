@@ -24,14 +24,18 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, databas
 settings.load_profile("repeatable")
 
 
-def export(target: Path) -> Path:
-    """Copy the files that git knows or would add, so that no cache of a tool is baked; return `target`."""
+def known_files() -> list[str]:
+    """Return the repository's files that git knows or would add: none of a tool's caches."""
     command = ("git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     listed = subprocess.run(command, capture_output=True, check=True, text=True).stdout
-    for name in filter(None, listed.split("\0")):
-        if (source := ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target / name)
+    return sorted(name for name in listed.split("\0") if name and (ROOT / name).is_file())
+
+
+def export(target: Path) -> Path:
+    """Copy the template without caches; return `target`."""
+    for name in known_files():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target / name)
     return target
 
 
@@ -83,3 +87,12 @@ def bake(template: Path, user_config: Path, tmp_path_factory: pytest.TempPathFac
         return made[key]
 
     return bake
+
+
+@pytest.fixture(scope="session")
+def service_python() -> Path:
+    """The interpreter with all that any generated service's checks need."""
+    python = ROOT / "build" / "service" / "bin" / "python"
+    if not python.exists():
+        pytest.fail("run the tests by `make test`, or once `make build/service/ready`")
+    return python

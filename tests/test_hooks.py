@@ -80,6 +80,11 @@ def test_good_files_have_no_fault(tmp_path: Path) -> None:
     assert hook.faults(tmp_path) == []
 
 
+def test_a_binary_file_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "logo.png").write_bytes(b"\x89PNG\xff")
+    assert hook.faults(tmp_path) == []
+
+
 def test_a_fault_of_the_template_fails_the_bake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, "a.py", text="def f(:")
     assert hook.main(tmp_path, ANSWERS) == 1

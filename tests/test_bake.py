@@ -1,0 +1,151 @@
+"""What comes out for every combination of structural answers, and the generated checks on pairs of them."""
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from allpairspy import AllPairs
+from pytest_cookies.plugin import Cookies
+
+from hooks import post_gen_project as hook
+from tests.conftest import CHOICES
+from tests.conftest import FOLDER
+from tests.conftest import QUESTIONS
+from tests.conftest import Bake
+
+COMBINATIONS = [dict(zip(CHOICES, values, strict=True)) for values in itertools.product(*CHOICES.values())]
+PAIRS = [dict(zip(CHOICES, values, strict=True)) for values in AllPairs(list(CHOICES.values()))]
+ODD_TEXTS = {
+    "service_name": "O'Brien's \"best\" \\ # x: y 🚀",
+    "description": "It's *a* <service> & $more — שירות",
+    "owner": "Équipe `ops` [core]",
+    "service_slug": "a" * 40,
+}
+FILE_LIMIT = 45
+RUFF = (sys.executable, "-m", "ruff")
+
+
+def label(answers: dict[str, str]) -> str:
+    return "-".join(answers.values())
+
+
+def files(service: Path) -> dict[str, Path]:
+    return {str(path.relative_to(service)): path for path in hook.files(service)}
+
+
+@pytest.mark.parametrize("answers", COMBINATIONS, ids=label)
+def test_every_file_parses(bake: Bake, answers: dict[str, str]) -> None:
+    for name, path in files(bake(**answers)).items():
+        text = path.read_text(encoding="utf-8")
+        if path.suffix in (".yml", ".yaml"):
+            assert yaml.safe_load(text), name
+        hook.parse(path.suffix, text)
+
+
+@pytest.mark.parametrize("answers", COMBINATIONS, ids=label)
+def test_exactly_the_files_asked_for_are_there(bake: Bake, template: Path, answers: dict[str, str]) -> None:
+    everything = {str(path.relative_to(template / FOLDER)) for path in hook.files(template / FOLDER)}
+    unwanted = {
+        name
+        for name in everything
+        for path, wanted in hook.OPTIONAL.items()
+        if (name == path or name.startswith(f"{path}/")) and any(answers[q] not in wanted[q] for q in wanted)
+    }
+    assert files(bake(**answers)).keys() == everything - unwanted
+
+
+@pytest.mark.parametrize("answers", COMBINATIONS, ids=label)
+def test_no_folder_is_empty(bake: Bake, answers: dict[str, str]) -> None:
+    service = bake(**answers)
+    folders = [path for path in service.rglob("*") if path.is_dir() and ".git" not in path.relative_to(service).parts]
+    assert [folder for folder in folders if not any(folder.iterdir())] == []
+
+
+@pytest.mark.parametrize("answers", COMBINATIONS, ids=label)
+def test_every_choice_is_in_the_service(bake: Bake, answers: dict[str, str]) -> None:
+    service = bake(**answers)
+    titles = {"MIT": "MIT License", "Apache-2.0": "Apache License", "Proprietary": "All rights reserved"}
+    assert titles[answers["license"]] in (service / "LICENSE").read_text(encoding="utf-8")
+    assert (service / ".python-version").read_text() == f"{answers['python_version']}\n"
+    assert f"FROM python:{answers['python_version']}-slim" in (service / "Dockerfile").read_text()
+
+
+def test_every_combination_is_clean_for_ruff(bake: Bake) -> None:
+    services = [str(bake(**answers)) for answers in COMBINATIONS]
+    subprocess.run((*RUFF, "check", "--no-cache", *services), check=True)
+    subprocess.run((*RUFF, "format", "--no-cache", "--check", *services), check=True)
+
+
+def test_odd_texts_and_the_longest_slug_are_clean_for_ruff(bake: Bake) -> None:
+    service = str(bake(**ODD_TEXTS))
+    subprocess.run((*RUFF, "check", "--no-cache", service), check=True)
+    subprocess.run((*RUFF, "format", "--no-cache", "--check", service), check=True)
+
+
+def test_the_default_service_is_small(bake: Bake) -> None:
+    assert len(files(bake())) < FILE_LIMIT
+
+
+def test_python_files_do_not_depend_on_any_answer(bake: Bake, template: Path) -> None:
+    for name, path in files(bake(**ODD_TEXTS)).items():
+        if path.suffix == ".py":
+            assert path.read_bytes() == (template / FOLDER / name).read_bytes()
+
+
+def test_files_keep_their_modes(bake: Bake, template: Path) -> None:
+    for name, path in files(bake()).items():
+        assert os.access(path, os.X_OK) == os.access(template / FOLDER / name, os.X_OK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answers", PAIRS, ids=label)
+def test_the_generated_tests_pass(bake: Bake, service_python: Path, tmp_path: Path, answers: dict[str, str]) -> None:
+    odd = ODD_TEXTS if answers == PAIRS[0] else {}
+    service = shutil.copytree(bake(**answers, **odd), tmp_path / "service")
+    environment = {"PATH": f"{service_python.parent}:{os.environ['PATH']}", "PYTHONPATH": "src", "HOME": str(tmp_path)}
+    for command in GENERATED_CHECKS if odd else GENERATED_CHECKS[:1]:
+        subprocess.run((str(service_python), "-m", *command), check=True, cwd=service, env=environment)
+
+
+GENERATED_CHECKS = [
+    ("pytest", "-q", "tests/test_consistency.py", "tests/test_settings.py", "tests/test_catalogue.py"),
+    ("mypy", "--no-incremental"),
+    ("coverage", "run", "-m", "pytest", "-q"),
+    ("coverage", "report"),
+]
+
+
+def test_pytest_cookies_bakes_the_defaults(cookies: Cookies, template: Path) -> None:
+    result = cookies.bake(template=str(template))
+    assert result.exception is None
+    assert result.project_path.name == "flask-microservice"
+
+
+def test_pytest_cookies_sees_a_refusal(cookies: Cookies, template: Path) -> None:
+    result = cookies.bake(extra_context={"service_slug": "../evil"}, template=str(template))
+    assert str(result.exception).startswith("service_slug ")
+
+
+def test_a_misspelt_question_fails_a_test_that_bakes(bake: Bake) -> None:
+    with pytest.raises(pytest.fail.Exception, match="no such question: databse"):
+        bake(databse="none")
+
+
+def test_the_answers_end_up_in_every_place_once(bake: Bake) -> None:
+    service = bake(service_slug="orders", service_name="Orders", description="Takes orders", owner="Team A")
+    manifest = tomllib.loads((service / "pyproject.toml").read_text(encoding="utf-8"))
+    assert manifest["project"]["name"] == "orders"
+    info = json.loads((service / "openapi.json").read_text(encoding="utf-8"))["info"]
+    assert (info["title"], info["description"]) == ("Orders", "Takes orders")
+
+
+def test_choices_come_with_their_default_first() -> None:
+    assert [CHOICES[name][0] for name in CHOICES] == ["3.14", "github", "MIT"]
+    assert QUESTIONS["service_slug"] == "{{ cookiecutter.service_name | slugify(max_length=40) }}"
