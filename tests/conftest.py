@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -42,7 +43,9 @@ def export(target: Path) -> Path:
 def bake_with(template: Path, output: Path, user_config: Path, **answers: str) -> Path:
     """Bake without a question into `output`, only git on the PATH, to be quick; return the service's folder."""
     options = {"output_dir": str(output), "config_file": str(user_config)}
-    with mock.patch.dict(os.environ, PATH=str(user_config.parent / "bin")):
+    sys.modules.pop("template_extension", None)
+    tools, modules = str(user_config.parent / "bin"), [str(template), *sys.path]
+    with mock.patch.dict(os.environ, PATH=tools), mock.patch.object(sys, "path", modules):
         return Path(cookiecutter(str(template), no_input=True, extra_context=answers, **options))
 
 
