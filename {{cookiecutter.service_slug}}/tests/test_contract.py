@@ -4,33 +4,23 @@ import enum
 import json
 import logging
 import re
-from datetime import UTC
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
-from typing import Any
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 import schemathesis
-from flask import Blueprint
-from flask import Response
-from flask import abort
-from flask import make_response
-from flask import session
+from flask import Blueprint, Response, abort, make_response, session
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck
 from hypothesis import settings
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from pydantic import MISSING
-from pydantic import Field
-from pydantic import create_model
+from pydantic import MISSING, Field, create_model
 from schemathesis import BaseSchema
 from schemathesis import Case
 from schemathesis.config import SchemathesisConfig
 from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import ServiceUnavailable
-from werkzeug.exceptions import Unauthorized
+from werkzeug.exceptions import ServiceUnavailable, Unauthorized
 from werkzeug.test import TestResponse
 
 from service.app import create_app

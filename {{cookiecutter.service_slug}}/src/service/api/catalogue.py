@@ -2,8 +2,7 @@
 
 from typing import Annotated
 
-from flask import Blueprint
-from flask import abort
+from flask import Blueprint, abort
 from pydantic import Field
 
 from service.chassis.contract import Routes
@@ -50,7 +49,7 @@ class Quote(Model):
 @routes.get("/products")
 def list_products(query: Page) -> Products:
     """List what is for sale."""
-    return Products(items=[Product.model_validate(product) for product in catalogue.STOCK[: query.limit]])
+    return Products.model_validate({"items": catalogue.STOCK[: query.limit]})
 
 
 @routes.get("/products/<sku>")
