@@ -24,6 +24,7 @@ from werkzeug.exceptions import ServiceUnavailable, Unauthorized
 from werkzeug.test import TestResponse
 
 from service.app import create_app
+from service.chassis import logs
 from service.chassis import openapi
 from service.chassis import problems
 from service.chassis.contract import Accepted
@@ -509,6 +510,7 @@ def test_a_decorated_view_is_the_function_itself() -> None:
 class Exchange:
     request_id = "r1"
     trace_id = "0af7651916cd43dd8448eb211c80319c"
+    span_id = "b7ad6b7169203331"
 
 
 def failing(error: BaseException) -> Service:
@@ -615,7 +617,9 @@ def test_a_view_can_point_at_what_is_wrong() -> None:
 
 
 def test_a_problem_carries_the_ids_of_its_request(lab: FlaskClient) -> None:
-    document = problem(lab.get("/none", environ_overrides={"service.exchange": Exchange()}), 404)
+    logs.request_ids.set(Exchange())
+    document = problem(lab.get("/none"), 404)
+    logs.request_ids.set(None)
     assert (document.request_id, document.trace_id) == (Exchange.request_id, Exchange.trace_id)
 
 

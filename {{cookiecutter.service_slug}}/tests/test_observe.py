@@ -111,7 +111,7 @@ def test_a_hostile_path_leaves_one_bounded_line(client: FlaskClient, lines: Line
     client.get("/", environ_overrides={"PATH_INFO": "/\n\r\x1b[31m\xff\xc3\xa9" + "x" * 5000})
     (line,) = lines()
     assert line["url.path"].startswith("/\n\r\x1b[31m\ufffdé")
-    assert len(line["url.path"]) == 1024
+    assert len(line["url.path"]) <= 1024
 
 
 def test_an_unexpected_error_is_one_line_with_its_traceback(app: Service, lines: Lines) -> None:
@@ -135,7 +135,7 @@ def test_fields_given_as_extra_are_in_the_line(app: Service, lines: Lines) -> No
 
 def test_no_secret_of_the_settings_is_in_a_line(capfd: pytest.CaptureFixture[str]) -> None:
     config = logs.config(Settings(log_format="json"))
-    config["filters"]["redact"]["secrets"] = ["hunter2", "hunter2-long"]
+    config["handlers"]["stdout"]["secrets"] = ["hunter2", "hunter2-long", 'with "quotes"']
     logging.config.dictConfig(config)
     try:
         raise RuntimeError("hunter2-long")
@@ -158,10 +158,10 @@ def test_on_a_terminal_lines_are_text(
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     logs.init_app(app, Settings(log_format="auto"))
-    app.test_client().get("/v1/products/tea", headers={"X-Request-ID": "order-7"})
+    app.test_client().get("/v1/products/tea")
     logging.getLogger("orders").warning("paid")
     request, paid = capfd.readouterr().out.splitlines()
-    assert re.fullmatch(r"\d\d:\d\d:\d\d GET '/v1/products/tea' 200 [\d.]+ ms order-7", request)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d INFO    service.access: GET '/v1/products/tea' 200 in [\d.]+ ms", request)
     assert paid.endswith("WARNING orders: paid")
 
 

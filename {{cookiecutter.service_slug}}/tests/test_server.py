@@ -13,8 +13,7 @@ import pytest
 from conftest import Process
 from conftest import Start
 from conftest import wait_until
-from flask import Response
-from flask import request
+from flask import Response, request
 
 from service.app import create_app
 from service.chassis.framework import Service

@@ -1,7 +1,6 @@
 """Every setting of the service: its type, its range, its default and what it is for."""
 
-from typing import Any
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 

@@ -6,19 +6,11 @@ import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from typing import ClassVar
-from typing import Self
+from typing import Any, ClassVar, Self
 
-from pydantic import SecretBytes
-from pydantic import SecretStr
-from pydantic import ValidationError
-from pydantic import field_validator
+from pydantic import SecretBytes, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings
-from pydantic_settings import PydanticBaseSettingsSource
-from pydantic_settings import SecretsSettingsSource
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 CGROUP = Path("/sys/fs/cgroup")
 MIB = 1024 * 1024
@@ -115,15 +107,6 @@ class Configuration(BaseSettings):
         """The values that no output may hold."""
         values = [getattr(self, name) for name in type(self).model_fields]
         return [str(v.get_secret_value()) for v in values if isinstance(v, SecretStr | SecretBytes) and v]
-
-    @classmethod
-    def table(cls) -> str:
-        """The settings as a Markdown table: environment name, default, meaning."""
-        rows = ["| variable | default | meaning |", "|---|---|---|"]
-        for name, field in cls.model_fields.items():
-            default = "from the container's limits" if field.default_factory else f"`{field.default}`"
-            rows.append(f"| `{name.upper()}` | {default} | {field.description} |")
-        return "\n".join(rows)
 
 
 def available_cpus(cgroup: Path = CGROUP) -> int:

@@ -6,17 +6,10 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterable
-from wsgiref.types import InputStream
-from wsgiref.types import StartResponse
-from wsgiref.types import WSGIApplication
-from wsgiref.types import WSGIEnvironment
+from wsgiref.types import InputStream, StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask
-from werkzeug.exceptions import HTTPException
-from werkzeug.exceptions import LengthRequired
-from werkzeug.exceptions import RequestEntityTooLarge
-from werkzeug.exceptions import RequestTimeout
-from werkzeug.exceptions import ServiceUnavailable
+from werkzeug import exceptions
 
 from service.chassis import metrics
 from service.chassis import problems
@@ -26,24 +19,27 @@ from service.settings import Settings
 
 log = logging.getLogger("service")
 
-PIECE = (
-    1024  # bytes: the server's read() returns when it has all it was asked for, so a slow body is read in small pieces
-)
+PIECE = 1024  # bytes: the server's read() waits for all it is asked for, so a slow body is read in small pieces
 RETRY_AFTER = 1  # second
 
 
-class TimedBody:
-    """A request's body that must have arrived by a deadline (seconds of `time.monotonic`)."""
+class Body:
+    """A request's body that may have so many bytes and must have arrived by a deadline of `time.monotonic`."""
 
-    def __init__(self, body: InputStream, deadline: float) -> None:
-        self._body = body
+    def __init__(self, stream: InputStream, limit: int, deadline: float) -> None:
+        self._stream = stream
+        self._left = limit
         self._deadline = deadline
 
     def read(self, size: int = -1) -> bytes:
-        """At most one piece, nothing at the end; raise RequestTimeout past the deadline."""
+        """At most one piece, nothing at the end; raise RequestEntityTooLarge or RequestTimeout beyond the limits."""
         if time.monotonic() > self._deadline:
-            raise RequestTimeout("the request's body took too long")
-        return self._body.read(min(size, PIECE) if size >= 0 else PIECE)
+            raise exceptions.RequestTimeout("the request's body took too long")
+        piece = self._stream.read(min(size, PIECE) if size >= 0 else PIECE)
+        self._left -= len(piece)
+        if self._left < 0:
+            raise exceptions.RequestEntityTooLarge
+        return piece
 
 
 class Edge:
@@ -74,37 +70,35 @@ class Edge:
         try:
             slot = self._slots.pop()
         except IndexError:
-            busy = ServiceUnavailable("too busy: try again", retry_after=RETRY_AFTER)
-            return self._refuse(Exchange(environ, _nothing), busy, start_response)
+            busy = exceptions.ServiceUnavailable(retry_after=RETRY_AFTER)
+            return self._refuse(Exchange(environ, start_response), busy)
         metrics.ACTIVE.inc()
 
         def release() -> None:
             self._slots.append(slot)
             metrics.ACTIVE.dec()
 
-        return self._answer(Exchange(environ, release), start_response)
+        return self._answer(Exchange(environ, start_response, release))
 
-    def _answer(self, exchange: Exchange, start_response: StartResponse) -> Iterable[bytes]:
+    def _answer(self, exchange: Exchange) -> Iterable[bytes]:
         try:
             self._limit_body(exchange.environ)
             body = self._app(exchange.environ, exchange.start_response)
             if not 200 <= int(exchange.status[:3]) <= 599:  # the server's process dies of others
                 raise ValueError(f"the application answered with status {exchange.status!r}")
             self._add_headers(exchange)
-            return exchange.send(body, start_response)
-        except HTTPException as refusal:
-            return self._refuse(exchange, refusal, start_response)
+            return exchange.send(body)
+        except exceptions.HTTPException as refusal:
+            return self._refuse(exchange, refusal)
         except BaseException:  # SystemExit from a view must not end the process
             log.exception("the request failed outside the application")
-            return self._refuse(exchange, None, start_response)
+            return self._refuse(exchange, exceptions.InternalServerError())
 
-    def _refuse(
-        self, exchange: Exchange, refusal: HTTPException | None, start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def _refuse(self, exchange: Exchange, refusal: exceptions.HTTPException) -> Iterable[bytes]:
         status, body, headers = problems.outside_flask(refusal, exchange.environ)
         exchange.start_response(status, headers)
         self._add_headers(exchange)
-        return exchange.send([body], start_response)
+        return exchange.send([body])
 
     def _add_headers(self, exchange: Exchange) -> None:
         exchange.headers += [("X-Request-ID", exchange.request_id), ("X-Content-Type-Options", "nosniff")]
@@ -115,37 +109,24 @@ class Edge:
         """Refuse a body that is too large before any work; make the length of a chunked one known."""
         # Says that the server ends a body itself; without it Werkzeug notices one that is cut short.
         environ.pop("wsgi.input_terminated", None)
-        if "HTTP_TRANSFER_ENCODING" in environ:
+        length, chunked = environ.get("CONTENT_LENGTH"), environ.pop("HTTP_TRANSFER_ENCODING", None)
+        if not length and not chunked:
+            return
+        if length and int(length) > self._max_body:
+            raise exceptions.RequestEntityTooLarge
+        body = Body(environ["wsgi.input"], self._max_body, time.monotonic() + self._timeout)
+        environ["wsgi.input"] = body
+        if chunked:
             if not _ends_itself(environ.get("CONTENT_TYPE", "")):
-                raise LengthRequired("a chunked body must be JSON or multipart: send Content-Length")
-            body = self._read(self._timed(environ))
-            environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(body), str(len(body))
-            del environ["HTTP_TRANSFER_ENCODING"]
-        elif length := environ.get("CONTENT_LENGTH"):
-            if int(length) > self._max_body:
-                raise RequestEntityTooLarge(f"a body may have {self._max_body} bytes")
-            environ["wsgi.input"] = self._timed(environ)
-
-    def _read(self, body: TimedBody) -> bytes:
-        read = bytearray()
-        while piece := body.read():
-            read += piece
-            if len(read) > self._max_body:
-                raise RequestEntityTooLarge(f"a body may have {self._max_body} bytes")
-        return bytes(read)
-
-    def _timed(self, environ: WSGIEnvironment) -> TimedBody:
-        return TimedBody(environ["wsgi.input"], time.monotonic() + self._timeout)
+                raise exceptions.LengthRequired("a chunked body must be JSON or multipart: send Content-Length")
+            data = b"".join(iter(body.read, b""))
+            environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(data), str(len(data))
 
 
 def _ends_itself(content_type: str) -> bool:
     """Whether a chunked body that is cut short cannot pass for a whole one: the server does not tell."""
     media_type = content_type.partition(";")[0].strip().lower()
     return media_type in ("application/json", "multipart/form-data") or media_type.endswith("+json")
-
-
-def _nothing() -> None:
-    return None
 
 
 def init_app(app: Flask, settings: Settings) -> None:

@@ -2,15 +2,10 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import orjson
-from flask import Flask
-from flask import Request
-from flask import Response
-from flask import abort
-from flask import request
+from flask import Flask, Request, Response, abort, request
 from flask.json.provider import JSONProvider
 from flask.sessions import NullSession
 from flask.sessions import SessionInterface

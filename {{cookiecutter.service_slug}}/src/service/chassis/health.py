@@ -3,50 +3,38 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
-from collections.abc import Iterable
-from wsgiref.types import StartResponse
-from wsgiref.types import WSGIEnvironment
+from collections.abc import Callable, Iterable
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from service.chassis import problems
 
 log = logging.getLogger("service.health")
 
-FRESH = 1.0  # seconds that a result holds, so that probes cannot load what they check
+PAUSE = 1.0  # seconds between two askings
 LIMIT = 1.0  # seconds that a check may take
 
 
 class Check:
-    """One condition of readiness: a function that raises while the service cannot work. Asked at most once a second."""
+    """One condition of readiness, asked every second by a thread of its own: a probe never waits for it."""
 
     def __init__(self, name: str, ask: Callable[[], object]) -> None:
         self.name = name
         self._ask = ask
-        self._lock = threading.Lock()
-        self._done = threading.Event()
-        self._running = False
-        self._asked = float("-inf")
-        self._passed = False
+        self._last_passed = float("-inf")
+        threading.Thread(target=self._watch, name=f"check-{name}", daemon=True).start()
 
     def passed(self) -> bool:
-        """Whether the condition holds; a check that hangs counts as failed and is not asked again while it hangs."""
-        with self._lock:
-            if not self._running and time.monotonic() - self._asked > FRESH:
-                self._running = True
-                self._done.clear()
-                threading.Thread(target=self._run, name=f"check-{self.name}", daemon=True).start()
-        return self._done.wait(LIMIT) and self._passed
+        return time.monotonic() - self._last_passed < PAUSE + LIMIT
 
-    def _run(self) -> None:
-        try:
-            self._ask()
-            passed = True
-        except Exception as error:
-            log.warning("not ready: %s: %s", self.name, error)
-            passed = False
-        with self._lock:
-            self._passed, self._asked, self._running = passed, time.monotonic(), False
-        self._done.set()
+    def _watch(self) -> None:
+        while True:
+            try:
+                self._ask()
+                self._last_passed = time.monotonic()
+            except Exception as error:
+                self._last_passed = float("-inf")
+                log.warning("not ready: %s: %r", self.name, error)
+            time.sleep(PAUSE)
 
 
 class Health:
@@ -55,7 +43,7 @@ class Health:
         self._checks: list[Check] = []
 
     def require(self, name: str, ask: Callable[[], object]) -> None:
-        """Be ready only while `ask` returns within a second and does not raise."""
+        """Be ready only while `ask` returns, within a second, and does not raise."""
         self._checks.append(Check(name, ask))
 
     def drain(self) -> None:

@@ -4,14 +4,10 @@ import json
 import logging
 import logging.config
 import os
-import re
 import sys
 from contextvars import ContextVar
-from datetime import UTC
-from datetime import datetime
-from typing import TYPE_CHECKING
-from typing import Any
-from typing import Protocol
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
@@ -28,23 +24,39 @@ OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
 
 
 class Ids(Protocol):
-    """What joins the lines, answers and calls of one request: 128, 128 (hexadecimal) and 64 bits."""
+    """What joins the lines, answers and calls of one request."""
 
     request_id: str
-    trace_id: str
-    span_id: str
+    trace_id: str  # 128 bits, hexadecimal
+    span_id: str  # 64 bits, hexadecimal
 
 
-_text = False
 request_ids: ContextVar[Ids | None] = ContextVar("request_ids", default=None)
+_json = True
+access_log = logging.getLogger("service.access")
 
 
-def encode(event: dict[str, Any]) -> bytes:
+def event(when: datetime, level: str, logger: str, message: str) -> dict[str, Any]:
+    """What every line has; of a request also its ids."""
+    line: dict[str, Any] = {
+        "timestamp": when,
+        "level": level,
+        "logger": logger,
+        "message": message,
+        "service.name": PROJECT.name,
+        "service.version": PROJECT.version,
+    }
+    if ids := request_ids.get():
+        line |= {"request_id": ids.request_id, "trace_id": ids.trace_id, "span_id": ids.span_id}
+    return line
+
+
+def encode(line: dict[str, Any]) -> bytes:
     """One line of JSON; a value that JSON does not know is written as its `str`."""
     try:
-        return orjson.dumps(event, str, OPTIONS)
+        return orjson.dumps(line, str, OPTIONS)
     except orjson.JSONEncodeError:  # lone surrogates, integers above 64 bits
-        return json.dumps(event, default=str, skipkeys=True).encode() + b"\n"
+        return json.dumps(line, default=str, skipkeys=True).encode() + b"\n"
 
 
 def write(line: bytes) -> None:
@@ -52,83 +64,47 @@ def write(line: bytes) -> None:
     os.write(STDOUT, line)
 
 
-class Redactor(logging.Filter):
-    """Puts `***` for every secret of the settings, in the message, in a traceback and in what came as `extra`."""
-
-    def __init__(self, secrets: list[str]) -> None:
-        super().__init__()
-        self._pattern = (
-            re.compile("|".join(re.escape(s) for s in sorted(secrets, key=len, reverse=True))) if secrets else None
-        )
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if self._pattern is None:
-            return True
-        record.msg, record.args = self._pattern.sub("***", record.getMessage()), None
-        if record.exc_info and not record.exc_text:
-            record.exc_text = logging.Formatter().formatException(record.exc_info)
-        if record.exc_text:
-            record.exc_text = self._pattern.sub("***", record.exc_text)
-        for name, value in vars(record).items():
-            if name not in STANDARD and isinstance(value, str):
-                setattr(record, name, self._pattern.sub("***", value))
-        return True
-
-
 class JsonFormatter(logging.Formatter):
     """A record as one JSON object, with the ids of the request it belongs to."""
 
     def format(self, record: logging.LogRecord) -> str:
-        event: dict[str, Any] = {
-            "timestamp": datetime.fromtimestamp(record.created, UTC),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-            "service.name": PROJECT.name,
-            "service.version": PROJECT.version,
-        }
-        if ids := request_ids.get():
-            event |= {"request_id": ids.request_id, "trace_id": ids.trace_id, "span_id": ids.span_id}
-        event |= {name: value for name, value in vars(record).items() if name not in STANDARD}
-        if record.exc_info or record.exc_text:
-            event["exception.stacktrace"] = record.exc_text or self.formatException(record.exc_info)  # type: ignore[arg-type]
-        return encode(event).decode()
-
-
-class TextFormatter(logging.Formatter):
-    """For people: time, level, logger, message."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
-
-    def format(self, record: logging.LogRecord) -> str:
-        return super().format(record) + "\n"
+        when = datetime.fromtimestamp(record.created, UTC)
+        line = event(when, record.levelname, record.name, record.getMessage())
+        line |= {name: value for name, value in vars(record).items() if name not in STANDARD}
+        if record.exc_info:
+            line["exception.stacktrace"] = self.formatException(record.exc_info)
+        return encode(line).decode().rstrip()
 
 
 class LineHandler(logging.Handler):
+    """Writes `***` for every secret of the settings, wherever in the line it stands."""
+
+    def __init__(self, secrets: list[str]) -> None:
+        super().__init__()
+        escaped = {form for secret in secrets for form in (secret, orjson.dumps(secret).decode()[1:-1])}
+        self._secrets = sorted(escaped, key=len, reverse=True)
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            write(self.format(record).encode("utf-8", "backslashreplace"))
+            line = self.format(record)
+            for secret in self._secrets:
+                line = line.replace(secret, "***")
+            write(f"{line}\n".encode("utf-8", "backslashreplace"))
         except Exception:  # logging must not fail a request
             self.handleError(record)
 
 
-class ThreadsAdvice(logging.Filter):
-    """Drops the server's advice to have fewer threads: their number is derived from the limits."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "Configuration allows spawning up to" not in record.getMessage()
-
-
-def access(event: dict[str, Any]) -> None:
-    """The line of an answered request; past `logging`, whose records cost more than the rest of the chassis."""
-    write(_access_text(event) if _text else encode(event))
+def access(message: str, fields: dict[str, Any]) -> None:
+    """Log an answered request; as JSON past `logging`, whose records cost more than the rest of the chassis."""
+    if _json:
+        write(encode(event(datetime.now(UTC), "INFO", access_log.name, message) | fields))
+    else:
+        access_log.info(message)
 
 
-def _access_text(event: dict[str, Any]) -> bytes:
-    time, milliseconds = event["timestamp"].astimezone(), event["http.server.request.duration"] * 1000
-    what = f"{event['http.request.method']} {event['url.path']!r} {event['http.response.status_code']}"
-    return f"{time:%H:%M:%S} {what} {milliseconds:.1f} ms {event['request_id']}\n".encode()
+def without_advice(record: logging.LogRecord) -> bool:
+    """Drop the server's advice to have fewer threads: their number is derived from the limits."""
+    return "Configuration allows spawning up to" not in record.getMessage()
 
 
 def as_json(settings: Settings) -> bool:
@@ -137,23 +113,23 @@ def as_json(settings: Settings) -> bool:
 
 def config(settings: Settings) -> dict[str, Any]:
     """The `logging.config` dictionary of this process and of the server's."""
-    formatter = JsonFormatter if as_json(settings) else TextFormatter
+    text = {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s", "datefmt": "%H:%M:%S"}
+    stdout = {"()": LineHandler, "secrets": settings.secrets(), "formatter": "line"}
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"line": {"()": formatter}},
-        "filters": {"redact": {"()": Redactor, "secrets": settings.secrets()}, "advice": {"()": ThreadsAdvice}},
-        "handlers": {"stdout": {"()": LineHandler, "formatter": "line", "filters": ["redact"]}},
+        "formatters": {"line": {"()": JsonFormatter} if as_json(settings) else text},
+        "handlers": {"stdout": stdout},
         "root": {"handlers": ["stdout"], "level": settings.log_level},
         "loggers": {
-            "_granian": {"handlers": ["stdout"], "propagate": False, "filters": ["advice"]},
+            "_granian": {"handlers": ["stdout"], "propagate": False, "filters": [without_advice]},
             "werkzeug": {"level": "WARNING"},
         },
     }
 
 
 def init_app(_app: "Flask", settings: Settings) -> None:
-    global _text
-    _text = not as_json(settings)
+    global _json
+    _json = as_json(settings)
     logging.config.dictConfig(config(settings))
     logging.captureWarnings(True)

@@ -1,21 +1,16 @@
 """Prometheus metrics under OpenTelemetry's names, and `/metrics`; right with several workers and after one's death."""
 
+import errno
 import os
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from wsgiref.types import StartResponse
-from wsgiref.types import WSGIEnvironment
+from wsgiref.types import StartResponse, WSGIEnvironment
 
-from prometheus_client import REGISTRY
-from prometheus_client import CollectorRegistry
-from prometheus_client import Gauge
-from prometheus_client import Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.multiprocess import mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from service.chassis.configuration import PROJECT
 
@@ -60,10 +55,8 @@ REGISTRY.register(TargetInfo())
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return error.errno == errno.EPERM
     return True
 
 

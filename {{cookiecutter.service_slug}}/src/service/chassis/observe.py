@@ -3,21 +3,15 @@
 import logging
 import re
 import time
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-from datetime import UTC
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator
 from random import getrandbits
 from typing import Any
-from wsgiref.types import StartResponse
-from wsgiref.types import WSGIEnvironment
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from service.chassis import logs
 from service.chassis import metrics
-from service.chassis.configuration import PROJECT
 
-log = logging.getLogger("service.access")
+log = logging.getLogger("service")
 
 # https://www.w3.org/TR/trace-context/#traceparent-header: a later version may add fields behind the fourth.
 TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -31,14 +25,11 @@ Headers = list[tuple[str, str]]
 class Exchange:
     """A request, its ids and the answer being made; the WSGI iterable of a streamed answer."""
 
-    __slots__ = (
-        "_close", "_done", "_iterator", "_started", "environ", "error", "headers", "request_id", "route", "span_id",
-        "status", "trace_flags", "trace_id",
-    )  # fmt: skip
-
-    def __init__(self, environ: WSGIEnvironment, done: Callable[[], None]) -> None:
+    def __init__(
+        self, environ: WSGIEnvironment, start_response: StartResponse, done: Callable[[], None] | None = None
+    ) -> None:
         self._started = time.perf_counter()
-        self._done = done
+        self._server_start, self._done = start_response, done
         self.environ = environ
         self.status, self.route, self.error = "", "none", ""
         self.headers: Headers = []
@@ -51,7 +42,6 @@ class Exchange:
         self.span_id = f"{getrandbits(64) or 1:016x}"
         given = environ.get("HTTP_X_REQUEST_ID")
         self.request_id = given if given and REQUEST_ID.fullmatch(given) else self.trace_id
-        environ["service.exchange"] = self
         logs.request_ids.set(self)
 
     def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], object]:
@@ -63,7 +53,7 @@ class Exchange:
             self.route = rule.rule
         return _write
 
-    def send(self, body: Iterable[bytes], start_response: StartResponse) -> Iterable[bytes]:
+    def send(self, body: Iterable[bytes]) -> Iterable[bytes]:
         """Give the answer to the server: at once where it is short, else chunk by chunk."""
         close = getattr(body, "close", None)
         if self._is_short():
@@ -72,11 +62,11 @@ class Exchange:
             finally:
                 if close:
                     close()
-            start_response(self.status, self.headers)
+            self._server_start(self.status, self.headers)
             self._finish()
             return chunks
         self._iterator, self._close = iter(body), close
-        start_response(self.status, self.headers)
+        self._server_start(self.status, self.headers)
         return self
 
     def _is_short(self) -> bool:
@@ -106,43 +96,30 @@ class Exchange:
             self._finish()
 
     def _finish(self) -> None:
-        self._done()
-        self._done = _nothing  # a slot is given back once
+        if self._done:
+            self._done()
+            self._done = None  # what a request holds is given back once
         seconds = time.perf_counter() - self._started
         status, method = int(self.status[:3]), self.environ["REQUEST_METHOD"]
         metrics.observe(method, self.route, status, seconds)
-        if log.isEnabledFor(logging.INFO):
+        if logs.access_log.isEnabledFor(logging.INFO):
             self._log(method[:32], status, seconds)
         logs.request_ids.set(None)
 
     def _log(self, method: str, status: int, seconds: float) -> None:
-        path = self.environ["PATH_INFO"]
+        path = self.environ["PATH_INFO"][:LONGEST_PATH]
         if not path.isascii():
             path = path.encode("latin-1", "replace").decode("utf-8", "replace")
-        event = {
-            "timestamp": datetime.now(UTC),
-            "level": "INFO",
-            "logger": "service.access",
-            "message": f"{method} {self.route} {status}",
-            "service.name": PROJECT.name,
-            "service.version": PROJECT.version,
-            "request_id": self.request_id,
-            "trace_id": self.trace_id,
-            "span_id": self.span_id,
+        fields = {
             "http.request.method": method,
-            "url.path": path[:LONGEST_PATH],
+            "url.path": path,
             "http.route": self.route,
             "http.response.status_code": status,
             "http.server.request.duration": round(seconds, 6),
-            "client.address": self.environ.get("REMOTE_ADDR", ""),
         }
         if self.error:
-            event["error.type"] = self.error
-        logs.access(event)
-
-
-def _nothing() -> None:
-    return None
+            fields["error.type"] = self.error
+        logs.access(f"{method} {path!r} {status} in {seconds * 1000:.1f} ms", fields)
 
 
 def _write(_data: bytes) -> None:

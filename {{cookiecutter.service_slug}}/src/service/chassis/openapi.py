@@ -7,10 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 import orjson
-from flask import Blueprint
-from flask import Flask
-from flask import Response
-from flask import request
+from flask import Blueprint, Flask, Response, request
 from markupsafe import escape
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema

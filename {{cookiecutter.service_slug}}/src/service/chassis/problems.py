@@ -4,15 +4,12 @@ from collections.abc import Sequence
 from wsgiref.types import WSGIEnvironment
 
 import orjson
-from flask import Flask
-from flask import Response
-from flask import request
-from pydantic import MISSING
-from pydantic import BaseModel
-from pydantic import Field
-from werkzeug.exceptions import HTTPException
-from werkzeug.exceptions import InternalServerError
+from flask import Flask, Response, request
+from pydantic import MISSING, BaseModel, Field
+from werkzeug.exceptions import HTTPException, InternalServerError
 from werkzeug.http import HTTP_STATUS_CODES
+
+from service.chassis import logs
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -51,7 +48,7 @@ def outside_flask(error: HTTPException | None, environ: WSGIEnvironment) -> tupl
     error = error or InternalServerError()
     status = error.code or 500
     path = environ["PATH_INFO"].encode("latin-1", "replace").decode("utf-8", "replace") or "/"
-    exchange = environ.get("service.exchange")
+    exchange = logs.request_ids.get()
     ids = {"request_id": exchange.request_id, "trace_id": exchange.trace_id} if exchange else {}
     detail = error.description if status < 500 else None
     body = problem_bytes(status, detail, path, getattr(error, "errors", ()), **ids)

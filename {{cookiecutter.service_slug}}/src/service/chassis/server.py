@@ -14,8 +14,7 @@ import tempfile
 import threading
 import time
 from types import FrameType
-from typing import TYPE_CHECKING
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from wsgiref.types import WSGIApplication
 
 from granian import Granian

@@ -2,21 +2,13 @@
 
 import re
 from collections.abc import Callable
-from typing import Any
-from typing import get_args
-from typing import get_origin
+from typing import Any, get_args, get_origin
 
 from flask import request
-from pydantic import BaseModel
-from pydantic import ConfigDict
-from pydantic import GetCoreSchemaHandler
-from pydantic import TypeAdapter
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_core import from_json
-from werkzeug.exceptions import BadRequest
-from werkzeug.exceptions import UnprocessableEntity
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, UnprocessableEntity, UnsupportedMediaType
 
 MOST_ERRORS = 100  # more are not listed: the answer would be many times the size of the body
 TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?')
