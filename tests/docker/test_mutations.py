@@ -1,0 +1,108 @@
+"""A baked service whose files disagree in one fact fails its own consistency test, by the test that holds this fact."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.docker.containers import Bake
+
+# The file, the fact, what is written instead, and the test that notices.
+MUTATIONS = [
+    ("Dockerfile", "EXPOSE 5000", "EXPOSE 8000", "the_port_is"),
+    ("Dockerfile", "b'PORT', 5000", "b'PORT', 5001", "the_port_is"),
+    ("Dockerfile", "b'PORT'", "b'HTTP_PORT'", "every_environment_name"),
+    ("Dockerfile", "GET /livez", "GET /healthz", "every_path"),
+    ("Dockerfile", "USER 10001:10001", "USER 0:0", "the_image_runs_as_a_number"),
+    ("Dockerfile", "USER 10001:10001", "USER nobody:nogroup", "the_image_runs_as_a_number"),
+    ("Dockerfile", "settimeout(4)", "settimeout(9)", "the_health_check_gives_up"),
+    ("Dockerfile", "python:3.14-slim", "python:3.13-slim", "the_python_version"),
+    ("Dockerfile", 'title="flask-microservice"', 'title="other"', "the_name_is"),
+    ("Dockerfile", "PYTHONPATH=/app/src", "PYTHONPATH=/srv/src", "the_image_finds_the_source"),
+    ("Dockerfile", "granian.server, orjson", "orjson", "the_image_has_bytecode"),
+    ("Dockerfile", 'CMD ["python", "-m", "service"]', 'CMD ["flask", "run"]', "the_image_starts_what"),
+    (".dockerignore", "!pyproject.toml\n", "", "what_the_dockerfile_takes"),
+    (".python-version", "3.14", "3.12", "the_python_version"),
+    ("compose.yaml", ":5000", ":8000", "the_port_is"),
+    ("compose.yaml", "stop_grace_period: 30s", "stop_grace_period: 20s", "compose_waits_for_the_drain"),
+    ("compose.yaml", "- LOG_LEVEL", "- LOGLEVEL", "every_environment_name"),
+    ("compose.yaml", "mem_limit: 256m", "mem_limit: 95m", "compose_gives_memory"),
+    ("compose.yaml", "pids_limit: 100", "pids_limit: 10", "compose_gives_processes"),
+    ("compose.yaml", "image: ${IMAGE:-flask-microservice}", "image: ${IMAGE:-service}", "the_name_is"),
+    ("Makefile", "$${PORT:-5000}", "$${PORT:-5001}", "the_port_is"),
+    ("Makefile", '"/readyz"', '"/ready"', "every_path"),
+    ("Makefile", "smoke: ##", "probe: ##", "every_make_target"),
+    ("Makefile", "--python-version 3.11", "--python-version 3.12", "the_oldest_python"),
+    (".gitlab-ci.yml", "python:3.14-slim", "python:3.13-slim", "the_python_version"),
+    (".github/workflows/ci.yml", "run: make smoke", "run: make probe", "every_make_target"),
+    ("README.md", "localhost:5000/docs/", "localhost:5001/docs/", "the_port_is"),
+    ("README.md", "/v1/products/tea", "/v1/items/tea", "every_path"),
+    ("README.md", "| `PORT` | `5000` |", "| `PORT` | `8000` |", "the_settings_in_the_readme"),
+    ("README.md", "`SHUTDOWN_GRACE`", "`GRACE_PERIOD`", "every_environment_name"),
+    ("README.md", "`http_server_active_requests`", "`http_requests_active`", "every_metric"),
+    ("README.md", "closed after 60 s", "closed after 75 s", "the_readme_says_when_idle"),
+    ("README.md", "`make openapi`", "`make contract`", "every_make_target"),
+    ("requirements.txt", "flask==3", "flask==2", "the_lock_pins"),
+    ("requirements.txt", "granian==2", "granian==3", "the_tests_run_with_the_versions"),
+    ("pyproject.toml", 'requires-python = ">=3.11"', 'requires-python = ">=3.12"', "the_oldest_python"),
+    ("pyproject.toml", '"flask>=3.1,<4",', '"flask>=3.1,<4", "redis>=5",', "the_lock_pins"),
+    ("src/service/settings.py", "Field(5000,", "Field(8000,", "the_port_is"),
+    (
+        "src/service/settings.py",
+        "shutdown_grace: int = Field(20",
+        "shutdown_grace: int = Field(25",
+        "compose_waits_for_the_drain",
+    ),
+    (
+        "src/service/settings.py",
+        "max_body_size: int = Field(1_048_576",
+        "max_body_size: int = Field(99_000_000",
+        "compose_gives_memory",
+    ),
+    ("src/service/chassis/server.py", "KEEP_ALIVE = 60_000", "KEEP_ALIVE = 30_000", "the_readme_says_when_idle"),
+    ("src/service/chassis/edge.py", '"/readyz"', '"/ready"', "every_path"),
+]
+
+
+def consistency(python: Path, service: Path, test: str = "") -> str:
+    """Run the service's consistency tests of that name and return what pytest reports."""
+    command = (
+        python,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "--tb=no",
+        "-k",
+        test,
+        "tests/test_consistency.py",
+    )
+    environment = {"PATH": os.environ["PATH"], "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return subprocess.run(command, cwd=service, env=environment, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("ci", ["github", "gitlab", "none"])
+def test_a_service_as_baked_agrees_with_itself(bake: Bake, service_python: Path, tmp_path: Path, ci: str) -> None:
+    report = consistency(service_python, shutil.copytree(bake(ci=ci), tmp_path / "service"))
+    assert (" passed" in report, "failed" in report) == (True, False), report
+
+
+@pytest.mark.parametrize(("name", "fact", "instead", "test"), MUTATIONS)
+def test_a_disagreement_is_noticed(
+    bake: Bake, service_python: Path, tmp_path: Path, name: str, fact: str, instead: str, test: str
+) -> None:
+    service = bake(ci="gitlab") if name == ".gitlab-ci.yml" else bake()
+    report = consistency(service_python, mutated(service, tmp_path, name, fact, instead), test)
+    assert f"test_{test}" in report, report
+
+
+def mutated(service: Path, folder: Path, name: str, fact: str, instead: str) -> Path:
+    """Return a copy of the service in which one file says something else."""
+    copy = shutil.copytree(service, folder / "service")
+    text = (copy / name).read_text("utf-8")
+    assert fact in text, f"{name} has no {fact!r} any more: mutate another fact"
+    (copy / name).write_text(text.replace(fact, instead, 1), "utf-8")
+    return copy

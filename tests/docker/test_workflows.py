@@ -1,0 +1,96 @@
+"""The CI files of a baked service and of the template: valid, without findings, and nothing but make targets."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tests.docker.containers import Bake
+
+TOOLS = Path(sys.executable).parent
+# How a line may begin besides `make`: what installs make, signs in and pushes.
+BESIDES = (
+    "apt-get update",
+    "apk add",
+    'printf %s "$',
+    "target=$(printf ",
+    "docker tag ",
+    "docker push ",
+    "docker image inspect ",
+    'if [ -n "$CI_COMMIT_TAG" ]; then docker tag ',
+)
+
+
+def passes(tool: str, *arguments: str) -> str:
+    """Run a tool of the tests' environment and return its output; it must find nothing."""
+    done = subprocess.run((TOOLS / tool, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def scripts(document: Any) -> list[str]:
+    """Every shell line of a workflow."""
+    if isinstance(document, list):
+        return [line for entry in document for line in scripts(entry)]
+    if not isinstance(document, dict):
+        return []
+    found = scripts(list(document.values()))
+    for key in ("run", "script", "before_script"):
+        lines = document.get(key, [])
+        found += "\n".join([lines] if isinstance(lines, str) else lines).splitlines()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "schema"),
+    [
+        (".github/workflows/ci.yml", "vendor.github-workflows"),
+        (".github/dependabot.yml", "vendor.dependabot"),
+        ("compose.yaml", "vendor.compose-spec"),
+    ],
+)
+def test_a_file_for_github_or_compose_fits_its_schema(bake: Bake, name: str, schema: str) -> None:
+    passes("check-jsonschema", "--builtin-schema", schema, str(bake() / name))
+
+
+def test_the_gitlab_file_fits_its_schema(bake: Bake) -> None:
+    options = ("--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci")
+    passes("check-jsonschema", *options, str(bake(ci="gitlab") / ".gitlab-ci.yml"))
+
+
+def test_zizmor_finds_nothing_in_the_service(bake: Bake) -> None:
+    passes("zizmor", "--offline", "--persona=auditor", str(bake() / ".github"))
+
+
+def test_zizmor_finds_nothing_in_the_template() -> None:
+    passes("zizmor", "--offline", "--persona=auditor", str(ROOT / ".github"))
+
+
+@pytest.mark.parametrize(("ci", "name"), [("github", ".github/workflows/ci.yml"), ("gitlab", ".gitlab-ci.yml")])
+def test_a_workflow_only_calls_make_and_pushes(bake: Bake, ci: str, name: str) -> None:
+    lines = scripts(yaml.safe_load((bake(ci=ci) / name).read_text("utf-8")))
+    assert {line for line in lines if line.startswith("make ")} == {"make check", "make image", "make smoke"}
+    assert [line for line in lines if not line.startswith("make ") and not line.startswith(BESIDES)] == []
+
+
+@pytest.mark.parametrize(("ci", "name"), [("github", ".github/workflows/ci.yml"), ("gitlab", ".gitlab-ci.yml")])
+def test_no_text_of_an_answer_reaches_a_workflow(bake: Bake, ci: str, name: str) -> None:
+    plain = (bake(ci=ci) / name).read_text("utf-8")
+    answers = {"service_name": "Zebra", "service_slug": "zebra-x", "description": "Zebras", "owner": "Zebra keepers"}
+    assert (bake(ci=ci, **answers) / name).read_text("utf-8") == plain
+
+
+def test_only_the_job_that_publishes_may_write_packages(bake: Bake) -> None:
+    workflow = yaml.safe_load((bake() / ".github/workflows/ci.yml").read_text("utf-8"))
+    writers = [name for name, job in workflow["jobs"].items() if "write" in json.dumps(job["permissions"])]
+    assert (workflow["permissions"], writers) == ({}, ["publish"])
+
+
+def test_nothing_is_published_from_a_pull_request(bake: Bake) -> None:
+    workflow = yaml.safe_load((bake() / ".github/workflows/ci.yml").read_text("utf-8"))
+    assert workflow["jobs"]["publish"]["if"] == "github.event_name == 'push'"
