@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.docker.containers import KILL_WORKERS
 from tests.docker.containers import Bake
 from tests.docker.containers import Run
 from tests.docker.containers import build
@@ -126,6 +127,11 @@ def test_a_hardened_container_writes_nothing(run: Run) -> None:
     assert docker("diff", container.id) == ""
 
 
+def test_the_limit_of_requests_follows_the_container_s_cpus(run: Run) -> None:
+    container = run("--cpuset-cpus", "0").wait_until_ready()
+    assert "CONCURRENCY=4\n" in docker("exec", container.id, "python", "-m", "service", "config")
+
+
 @pytest.mark.parametrize("options", [(), ("--env", "PORT=8000")])
 def test_the_health_check_turns_healthy(run: Run, options: tuple[str, ...]) -> None:
     container = run(*options)
@@ -229,13 +235,7 @@ def probe_for(duration: float, port: int) -> list[float]:
 
 def test_a_killed_worker_ends_the_container_with_an_error(run: Run) -> None:
     container = run().wait_until_ready()
-    container.python(
-        "import os, pathlib, signal\n"
-        "stats = [p.read_text().rsplit(') ', 1) for p in pathlib.Path('/proc').glob('[0-9]*/stat')]\n"
-        "children = [int(s[0].split()[0]) for s in stats if s[1].split()[1] == '1']\n"
-        "workers = [p for p in children if b'spawn_main' in pathlib.Path(f'/proc/{p}/cmdline').read_bytes()]\n"
-        "os.kill(workers[-1], signal.SIGKILL)"
-    )
+    container.python(KILL_WORKERS)
     assert container.exit_code() == 1
 
 
