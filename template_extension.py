@@ -22,7 +22,8 @@ from jinja2 import pass_context
 from jinja2.ext import Extension
 from jinja2.runtime import Context
 
-SPECIFICATION: dict[str, Any] = json.loads((Path(__file__).parent / "cookiecutter.json").read_text(encoding="utf-8"))
+TEMPLATE = Path(__file__).resolve().parent
+SPECIFICATION: dict[str, Any] = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
 QUESTIONS = {name: default for name, default in SPECIFICATION.items() if not name.startswith("_")}
 
 TEXT_LIMIT = 120
@@ -41,7 +42,8 @@ RESERVED = DEPENDENCIES | DEVICES | TEMPLATE_FOLDERS | {"localhost"}
 FOLDER = "{{cookiecutter.service_slug}}"
 MARKER = re.compile(r"^(.*\S)[ \t]+# only-if: (.+)$", re.MULTILINE)
 NOT_FOR_FILES = re.compile(r"\{\{(?! cookiecutter\.)")
-NOT_FOR_STRINGS = re.compile(r"\{\{(?! cookiecutter \| tojson }})|# \{[%#]")
+NOT_FOR_HOOKS = re.compile(r"\{\{(?! \w+ \| tojson }})|# \{[%#]")
+SYNTAX = re.compile(r"\{\{|# \{[%#]")
 
 
 def text_fault(value: str) -> str | None:
@@ -172,7 +174,9 @@ class TemplateExtension(Extension):
         super().__init__(environment)
         sys.modules.pop(__name__, None)
         environment.filters.update(self.filters)
-        self.own_strings = {value for value in SPECIFICATION.values() if isinstance(value, str)}
+        environment.globals["template_folder"] = str(TEMPLATE)
+        self.hooks = {path.read_text(encoding="utf-8") for path in (TEMPLATE / "hooks").glob("*.py")}
+        self.defaults = {value for value in SPECIFICATION.values() if isinstance(value, str)}
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:  # noqa: ARG002
         """Leave to Jinja the template's own syntax only; a string without a name may be somebody's answer."""
@@ -180,4 +184,6 @@ class TemplateExtension(Extension):
             return MARKER.sub(_condition, NOT_FOR_FILES.sub(_literally, source))
         if source == FOLDER:
             return "{{ (cookiecutter | checked).service_slug }}"
-        return source if source in self.own_strings else NOT_FOR_STRINGS.sub(_literally, source)
+        if source in self.hooks:
+            return NOT_FOR_HOOKS.sub(_literally, source)
+        return source if source in self.defaults else SYNTAX.sub(_literally, source)

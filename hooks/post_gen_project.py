@@ -87,15 +87,14 @@ def git(folder: Path, *arguments: str) -> str | None:
     return None
 
 
-def record(root: Path, answers: Mapping[str, Any]) -> str | None:
+def record(root: Path, answers: Mapping[str, Any], template: Path) -> str | None:
     """Write `.cruft.json`, by which `cruft update` knows the template's version; return why where it can't."""
-    template = Path(answers["_repo_dir"])
     if git(template, "rev-parse", "--show-prefix") != "":
         return "the template is no git clone"
     if git(template, "status", "--porcelain") != "":
         return "the template has uncommitted changes"
     state = {
-        "template": git(template, "remote", "get-url", "origin") or str(template.resolve()),
+        "template": git(template, "remote", "get-url", "origin") or str(template),
         "commit": git(template, "rev-parse", "HEAD"),
         "checkout": answers.get("_checkout"),
         "context": {"cookiecutter": {name: value for name, value in answers.items() if not name.startswith("_")}},
@@ -134,7 +133,7 @@ def report(root: Path, slug: str, checks: list[str]) -> None:
     print("  curl localhost:5000/v1/products/tea")
 
 
-def main(root: Path, answers: Mapping[str, Any]) -> int:
+def main(root: Path, answers: Mapping[str, Any], template: Path) -> int:
     """Return the exit status; 1 only for a fault of the template itself."""
     prune(root, answers)
     if found := faults(root):
@@ -145,7 +144,7 @@ def main(root: Path, answers: Mapping[str, Any]) -> int:
         return 0
     checks = ["Python, TOML and JSON parse", "no template syntax is left"]
     running = start_tools(root)
-    if reason := record(root, answers):
+    if reason := record(root, answers, template):
         checks.append(f"no .cruft.json, {reason}")
     if git(root, "rev-parse", "--is-inside-work-tree") != "true":
         git(root, "init", "--quiet", "--initial-branch=main")
@@ -156,6 +155,7 @@ def main(root: Path, answers: Mapping[str, Any]) -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(Path.cwd(), json.loads(r"""{{ cookiecutter | tojson }}""")))
+        given = json.loads(r""" {{ cookiecutter | tojson }} """)
+        sys.exit(main(Path.cwd(), given, Path(json.loads(r""" {{ template_folder | tojson }} """))))
     finally:
         Path(__file__).unlink(missing_ok=True)

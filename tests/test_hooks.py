@@ -87,13 +87,13 @@ def test_a_binary_file_is_no_fault(tmp_path: Path) -> None:
 
 def test_a_fault_of_the_template_fails_the_bake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, "a.py", text="def f(:")
-    assert hook.main(tmp_path, ANSWERS) == 1
+    assert hook.main(tmp_path, ANSWERS, ROOT) == 1
     assert "--keep-project-on-failure" in capsys.readouterr().err
 
 
 def test_the_record_names_the_templates_commit_and_the_answers_alone(tmp_path: Path) -> None:
     template = repository(tmp_path / "template")
-    assert hook.record(tmp_path, ANSWERS | {"_repo_dir": str(template), "_checkout": "v1", "__year": "2026"}) is None
+    assert hook.record(tmp_path, ANSWERS | {"_checkout": "v1", "__year": "2026"}, template) is None
     state = json.loads((tmp_path / ".cruft.json").read_text(encoding="utf-8"))
     assert state["commit"] == hook.git(template, "rev-parse", "HEAD")
     assert (state["template"], state["checkout"]) == (str(template), "v1")
@@ -103,20 +103,28 @@ def test_the_record_names_the_templates_commit_and_the_answers_alone(tmp_path: P
 def test_the_record_prefers_the_address_that_the_template_was_cloned_from(tmp_path: Path) -> None:
     template = repository(tmp_path / "template")
     hook.git(template, "remote", "add", "origin", "https://example.org/template.git")
-    hook.record(tmp_path, ANSWERS | {"_repo_dir": str(template)})
+    hook.record(tmp_path, ANSWERS, template)
     assert '"https://example.org/template.git"' in (tmp_path / ".cruft.json").read_text(encoding="utf-8")
+
+
+def test_a_template_named_by_a_relative_path_is_recorded(
+    template: Path, user_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = commit(Path(shutil.copytree(template, tmp_path / "clone")))
+    monkeypatch.chdir(clone)
+    service = bake_with(Path(), tmp_path, user_config)
+    assert json.loads((service / ".cruft.json").read_text(encoding="utf-8"))["template"] == str(clone)
 
 
 def test_no_record_is_made_of_a_template_with_uncommitted_changes(tmp_path: Path) -> None:
     template = repository(tmp_path / "template")
     write(template, "new")
-    assert hook.record(tmp_path, ANSWERS | {"_repo_dir": str(template)}) == "the template has uncommitted changes"
+    assert hook.record(tmp_path, ANSWERS, template) == "the template has uncommitted changes"
 
 
 def test_no_record_is_made_of_a_folder_inside_another_repository(tmp_path: Path) -> None:
     write(repository(tmp_path / "outer"), "template/cookiecutter.json")
-    answers = ANSWERS | {"_repo_dir": str(tmp_path / "outer" / "template")}
-    assert hook.record(tmp_path, answers) == "the template is no git clone"
+    assert hook.record(tmp_path, ANSWERS, tmp_path / "outer" / "template") == "the template is no git clone"
 
 
 def test_a_slow_tool_is_given_up_and_only_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +140,7 @@ def test_a_failing_tool_only_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_no_tool_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert hook.main(tmp_path, ANSWERS | {"_repo_dir": str(ROOT)}) == 0
+    assert hook.main(tmp_path, ANSWERS, ROOT) == 0
 
 
 def test_a_new_service_is_a_git_repository(bake: Bake) -> None:
@@ -147,7 +155,7 @@ def test_no_repository_is_made_inside_another(tmp_path: Path, template: Path, us
 
 def test_under_cruft_the_hook_prunes_and_is_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, *hook.OPTIONAL)
-    assert hook.main(tmp_path, ANSWERS | {"_commit": "0", "ci": "none"}) == 0
+    assert hook.main(tmp_path, ANSWERS | {"_commit": "0", "ci": "none"}, ROOT) == 0
     assert (list(tmp_path.iterdir()), capsys.readouterr().out) == ([], "")
 
 
