@@ -629,7 +629,12 @@ def test_an_error_outside_flask_is_the_same_problem() -> None:
 
 
 def test_an_unexpected_error_outside_flask_is_a_500() -> None:
-    assert problems.outside_flask(None, {"PATH_INFO": ""})[0] == "500 Internal Server Error"
+    assert problems.outside_flask(None, {"PATH_INFO": "/"})[0] == "500 Internal Server Error"
+
+
+def test_an_empty_path_is_the_root() -> None:
+    body = problems.outside_flask(None, {"PATH_INFO": ""})[1]
+    assert problems.Problem.model_validate_json(body).instance == "/"
 
 
 # What stock Flask does and a service does not
