@@ -185,8 +185,16 @@ def test_random_urls_and_methods_add_no_series(client: FlaskClient) -> None:
     assert len(samples(client, name)) == before
 
 
-def test_saturation_can_be_told_from_two_gauges(client: FlaskClient, settings: Settings) -> None:
-    assert samples(client, "http_server_active_requests") == {(): 0}
+def test_saturation_can_be_told_from_two_gauges(app: Service, settings: Settings) -> None:
+    client, seen = app.test_client(), []
+
+    @app.get("/work")
+    def work() -> str:
+        seen.append(samples(client, "http_server_active_requests")[()])
+        return ""
+
+    client.get("/work")
+    assert samples(client, "http_server_active_requests") == {(): seen[0] - 1}
     assert samples(client, "http_server_active_requests_limit") == {(): settings.concurrency}
 
 
