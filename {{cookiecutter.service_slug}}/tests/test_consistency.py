@@ -13,8 +13,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from service.chassis import server
-from service.chassis.configuration import PROJECT
-from service.chassis.configuration import concurrency
+from service.chassis.configuration import PROJECT, concurrency
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]

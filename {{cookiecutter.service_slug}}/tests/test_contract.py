@@ -27,14 +27,9 @@ from service.app import create_app
 from service.chassis import logs
 from service.chassis import openapi
 from service.chassis import problems
-from service.chassis.contract import Accepted
-from service.chassis.contract import Contract
-from service.chassis.contract import Created
-from service.chassis.contract import Reply
-from service.chassis.contract import Routes
+from service.chassis.contract import Accepted, Contract, Created, Reply, Routes
 from service.chassis.framework import Service
-from service.chassis.validation import Invalid
-from service.chassis.validation import Model
+from service.chassis.validation import Invalid, Model
 from service.settings import Settings
 
 COMMITTED = Path(__file__).parents[1] / "openapi.json"

@@ -67,6 +67,8 @@ def test_readiness_names_the_check_that_fails_and_recovers(
     wait_until(lambda: client.get("/readyz").status_code == 200)
     working.clear()
     wait_until(lambda: client.get("/readyz").status_code == 503)
+    working.set()  # the thread outlives the test and would log on
+    wait_until(lambda: client.get("/readyz").status_code == 200)
 
 
 def test_however_many_probes_come_a_check_is_asked_once_a_second() -> None:

@@ -9,12 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from service.__main__ import main
-from service.chassis.configuration import MIB
-from service.chassis.configuration import PROJECT
-from service.chassis.configuration import Configuration
-from service.chassis.configuration import available_cpus
-from service.chassis.configuration import available_memory
-from service.chassis.configuration import concurrency
+from service.chassis.configuration import MIB, PROJECT, Configuration, available_cpus, available_memory, concurrency
 from service.settings import Settings
 
 

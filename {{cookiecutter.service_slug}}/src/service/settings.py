@@ -4,8 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from service.chassis.configuration import Configuration
-from service.chassis.configuration import concurrency
+from service.chassis.configuration import Configuration, concurrency
 
 
 def from_limits(settings: dict[str, Any]) -> int:

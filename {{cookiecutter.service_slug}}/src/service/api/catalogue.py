@@ -6,8 +6,7 @@ from flask import Blueprint, abort
 from pydantic import Field
 
 from service.chassis.contract import Routes
-from service.chassis.validation import Invalid
-from service.chassis.validation import Model
+from service.chassis.validation import Invalid, Model
 from service.domain import catalogue
 
 blueprint = Blueprint("catalogue", __name__, url_prefix="/v1")

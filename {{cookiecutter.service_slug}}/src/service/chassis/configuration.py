@@ -35,13 +35,6 @@ class Project:
 PROJECT = Project.read(Path(__file__).parents[3] / "pyproject.toml")
 
 
-@dataclass(frozen=True)
-class Unreadable:
-    """A value whose file could not be read; validation turns it into an error beside all others."""
-
-    reason: str
-
-
 class FileSource(PydanticBaseSettingsSource):
     """Reads a setting from the file that `NAME_FILE` names, as orchestrators mount secrets."""
 
@@ -51,11 +44,11 @@ class FileSource(PydanticBaseSettingsSource):
         if path is None:
             return None, field_name, False
         if name in os.environ:
-            return Unreadable(f"{name} and {name}_FILE are both set: keep one"), field_name, False
+            return ValueError(f"{name} and {name}_FILE are both set: keep one"), field_name, False
         try:
             return Path(path).read_text("utf-8").strip(), field_name, False
         except (OSError, ValueError) as error:
-            return Unreadable(f"{name}_FILE cannot be read: {error}"), field_name, False
+            return ValueError(f"{name}_FILE cannot be read: {error}"), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         values = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
@@ -83,8 +76,9 @@ class Configuration(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def refuse_unreadable(cls, value: object) -> object:
-        if isinstance(value, Unreadable):
-            raise ValueError(value.reason)
+        """Raise here what a source gave in place of a value, so that it is one error beside all others."""
+        if isinstance(value, ValueError):
+            raise value
         return value
 
     @classmethod

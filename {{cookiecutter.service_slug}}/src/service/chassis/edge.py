@@ -86,8 +86,7 @@ class Edge:
             body = self._app(exchange.environ, exchange.start_response)
             if not 200 <= int(exchange.status[:3]) <= 599:  # the server's process dies of others
                 raise ValueError(f"the application answered with status {exchange.status!r}")
-            self._add_headers(exchange)
-            return exchange.send(body)
+            return exchange.send(body, self.health.draining)
         except exceptions.HTTPException as refusal:
             return self._refuse(exchange, refusal)
         except BaseException:  # SystemExit from a view must not end the process
@@ -97,13 +96,7 @@ class Edge:
     def _refuse(self, exchange: Exchange, refusal: exceptions.HTTPException) -> Iterable[bytes]:
         status, body, headers = problems.outside_flask(refusal, exchange.environ)
         exchange.start_response(status, headers)
-        self._add_headers(exchange)
-        return exchange.send([body])
-
-    def _add_headers(self, exchange: Exchange) -> None:
-        exchange.headers += [("X-Request-ID", exchange.request_id), ("X-Content-Type-Options", "nosniff")]
-        if self.health.draining:
-            exchange.headers.append(("Connection", "close"))
+        return exchange.send([body], self.health.draining)
 
     def _limit_body(self, environ: WSGIEnvironment) -> None:
         """Refuse a body that is too large before any work; make the length of a chunked one known."""

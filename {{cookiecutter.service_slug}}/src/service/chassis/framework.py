@@ -7,8 +7,7 @@ from typing import Any, NoReturn
 import orjson
 from flask import Flask, Request, Response, abort, request
 from flask.json.provider import JSONProvider
-from flask.sessions import NullSession
-from flask.sessions import SessionInterface
+from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import RequestRedirect
 
 

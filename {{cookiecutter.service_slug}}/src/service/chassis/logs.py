@@ -7,15 +7,12 @@ import os
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import orjson
 
 from service.chassis.configuration import PROJECT
 from service.settings import Settings
-
-if TYPE_CHECKING:  # the server's supervisor logs too, without Flask
-    from flask import Flask
 
 STDOUT = 1
 # What every LogRecord has; the rest of its attributes came as `extra`.
@@ -128,7 +125,7 @@ def config(settings: Settings) -> dict[str, Any]:
     }
 
 
-def init_app(_app: "Flask", settings: Settings) -> None:
+def init_app(_app: object, settings: Settings) -> None:
     global _json
     _json = as_json(settings)
     logging.config.dictConfig(config(settings))

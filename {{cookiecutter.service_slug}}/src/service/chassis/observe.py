@@ -53,8 +53,11 @@ class Exchange:
             self.route = rule.rule
         return _write
 
-    def send(self, body: Iterable[bytes]) -> Iterable[bytes]:
-        """Give the answer to the server: at once where it is short, else chunk by chunk."""
+    def send(self, body: Iterable[bytes], last: bool) -> Iterable[bytes]:
+        """Give the answer to the server: at once where it is short, else chunk by chunk; `last` on its connection."""
+        self.headers += [("X-Request-ID", self.request_id), ("X-Content-Type-Options", "nosniff")]
+        if last:
+            self.headers.append(("Connection", "close"))
         close = getattr(body, "close", None)
         if self._is_short():
             try:
@@ -65,7 +68,7 @@ class Exchange:
             self._server_start(self.status, self.headers)
             self._finish()
             return chunks
-        self._iterator, self._close = iter(body), close
+        self._body, self._close = body, close
         self._server_start(self.status, self.headers)
         return self
 
@@ -76,14 +79,9 @@ class Exchange:
         return self.environ["REQUEST_METHOD"] == "HEAD" or self.status.startswith(("204", "304"))
 
     def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
         try:
-            return next(self._iterator)
-        except StopIteration:
-            raise
-        except BaseException as error:
+            yield from self._body
+        except Exception as error:
             self.error = type(error).__qualname__
             log.exception("the answer broke off: the client may take it for whole")
             raise

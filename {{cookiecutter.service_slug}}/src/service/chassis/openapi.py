@@ -17,8 +17,7 @@ from werkzeug.routing import Rule
 
 from service.chassis.configuration import PROJECT
 from service.chassis.contract import Contract
-from service.chassis.problems import MEDIA_TYPE
-from service.chassis.problems import Problem
+from service.chassis.problems import MEDIA_TYPE, Problem
 from service.chassis.validation import header_name
 
 Json = dict[str, Any]

@@ -14,19 +14,14 @@ import tempfile
 import threading
 import time
 from types import FrameType
-from typing import TYPE_CHECKING, Any
-from wsgiref.types import WSGIApplication
+from typing import Any
 
 from granian import Granian
-from granian.constants import HTTPModes
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 
 from service.chassis import logs
 from service.settings import Settings
-
-if TYPE_CHECKING:
-    from flask import Flask
 
 SPARE_THREADS = 2  # beyond the limit of requests, so that a probe or a refusal always finds a thread
 CONNECTIONS = 1024  # idle ones count: never fewer than a gateway keeps open
@@ -36,15 +31,15 @@ EXIT_NO_START = 3
 PR_SET_PDEATHSIG = 1
 
 
-def load_app(target: str) -> WSGIApplication:
-    """Make the application in a worker's main thread, before its port opens."""
+def load_app(target: str) -> Any:
+    """Make the WSGI application in a worker's main thread, before its port opens."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the inherited handler would swallow a stop while this loads
     os.setpgid(0, 0)  # Ctrl-C reaches the supervisor alone: a third signal at once would hang the worker
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # no worker outlives the supervisor
     try:
         module, _, factory = target.partition(":")
-        app: Flask = getattr(importlib.import_module(module), factory)()
+        app = getattr(importlib.import_module(module), factory)()
     except BaseException:
         logging.getLogger("service").critical("the application does not start", exc_info=True)
         os.kill(os.getppid(), signal.SIGUSR2)

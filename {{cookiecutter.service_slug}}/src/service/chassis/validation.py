@@ -6,8 +6,7 @@ from typing import Any, get_args, get_origin
 
 from flask import request
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
-from pydantic_core import from_json
+from pydantic_core import ErrorDetails, from_json
 from werkzeug.exceptions import BadRequest, UnprocessableEntity, UnsupportedMediaType
 
 MOST_ERRORS = 100  # more are not listed: the answer would be many times the size of the body
