@@ -502,10 +502,7 @@ def test_a_decorated_view_is_the_function_itself() -> None:
 # How errors look
 
 
-class Exchange:
-    request_id = "r1"
-    trace_id = "0af7651916cd43dd8448eb211c80319c"
-    span_id = "b7ad6b7169203331"
+IDS = {"request_id": "r1", "trace_id": "0af7651916cd43dd8448eb211c80319c", "span_id": "b7ad6b7169203331"}
 
 
 def failing(error: BaseException) -> Service:
@@ -609,14 +606,14 @@ def test_a_view_can_point_at_what_is_wrong() -> None:
 
 
 def test_a_problem_carries_the_ids_of_its_request(lab: FlaskClient) -> None:
-    logs.request_ids.set(Exchange())
+    logs.request_ids.set(IDS)
     document = problem(lab.get("/none"), 404)
-    logs.request_ids.set(None)
-    assert (document.request_id, document.trace_id) == (Exchange.request_id, Exchange.trace_id)
+    logs.request_ids.set({})
+    assert (document.request_id, document.trace_id) == (IDS["request_id"], IDS["trace_id"])
 
 
 def test_an_error_outside_flask_is_the_same_problem() -> None:
-    environ = {"PATH_INFO": "/\u00c3\u00a9", "service.exchange": Exchange()}
+    environ = {"PATH_INFO": "/\u00c3\u00a9"}
     status, body, headers = problems.outside_flask(ServiceUnavailable("hunter2", retry_after=1), environ)
     document = problems.Problem.model_validate_json(body, extra="forbid")
     assert (status, document.instance, document.detail) == ("503 Service Unavailable", "/\u00e9", MISSING)
@@ -647,6 +644,10 @@ def test_no_cookie_is_set_and_the_session_refuses_changes() -> None:
 
     response = app.test_client().get("/")
     assert (response.get_json(), "Set-Cookie" in response.headers) == ({"empty": True}, False)
+
+
+def test_an_empty_service_has_no_routes_of_its_own() -> None:
+    assert list(Service(__name__).url_map.iter_rules()) == []
 
 
 def test_a_plain_view_answers_with_strict_json() -> None:

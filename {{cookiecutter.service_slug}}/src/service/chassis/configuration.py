@@ -112,19 +112,12 @@ def available_cpus(cgroup: Path = CGROUP) -> int:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def available_memory(cgroup: Path = CGROUP) -> int | None:
-    """Bytes that the container may use; None where no limit is set."""
-    try:
-        return int((cgroup / "memory.max").read_text("ascii"))
-    except (OSError, ValueError):
-        return None
-
-
 def concurrency(max_body_size: int, workers: int, cgroup: Path = CGROUP) -> int:
     """Requests that one worker may work on at once: four per CPU, and no more bodies than fit into the memory limit."""
     limit = min(max(4 * available_cpus(cgroup), 4), 32)
-    memory = available_memory(cgroup)
-    if memory is None:
+    try:
+        memory = int((cgroup / "memory.max").read_text("ascii"))
+    except (OSError, ValueError):  # no limit is set
         return limit
     spare = memory - 90 * MIB * (1 + 0.6 * (workers - 1))
     return max(2, min(limit, int(spare / (2.2 * max_body_size * workers))))

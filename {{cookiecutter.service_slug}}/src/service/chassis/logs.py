@@ -5,9 +5,11 @@ import logging
 import logging.config
 import os
 import sys
+from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any
 
 import orjson
 
@@ -18,34 +20,23 @@ STDOUT = 1
 # What every LogRecord has; the rest of its attributes came as `extra`.
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
-
-
-class Ids(Protocol):
-    """What joins the lines, answers and calls of one request."""
-
-    request_id: str
-    trace_id: str  # 128 bits, hexadecimal
-    span_id: str  # 64 bits, hexadecimal
-
-
-request_ids: ContextVar[Ids | None] = ContextVar("request_ids", default=None)
+# What joins the lines, answers and calls of the current request: request_id, trace_id, span_id.
+request_ids: ContextVar[Mapping[str, str]] = ContextVar("request_ids", default=MappingProxyType({}))
 _json = True
 access_log = logging.getLogger("service.access")
 
 
 def event(when: datetime, level: str, logger: str, message: str) -> dict[str, Any]:
     """What every line has; of a request also its ids."""
-    line: dict[str, Any] = {
+    return {
         "timestamp": when,
         "level": level,
         "logger": logger,
         "message": message,
         "service.name": PROJECT.name,
         "service.version": PROJECT.version,
+        **request_ids.get(),
     }
-    if ids := request_ids.get():
-        line |= {"request_id": ids.request_id, "trace_id": ids.trace_id, "span_id": ids.span_id}
-    return line
 
 
 def encode(line: dict[str, Any]) -> bytes:

@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from service.chassis.configuration import PROJECT
+from service.chassis.health import answer
 
 TARGET_LABELS = ("service_name", "service_version")
 LABELS = ("http_request_method", "http_route", "http_response_status_code")
@@ -42,9 +43,7 @@ class TargetInfo:
     """`target_info`, as OpenTelemetry names what tells one service and release from another."""
 
     def collect(self) -> Iterator[Metric]:
-        info = GaugeMetricFamily(
-            "target_info", "The service and its release.", labels=("service_name", "service_version")
-        )
+        info = GaugeMetricFamily("target_info", "The service and its release.", labels=TARGET_LABELS)
         info.add_metric((PROJECT.name, PROJECT.version), 1)
         yield info
 
@@ -76,6 +75,4 @@ def _registry() -> CollectorRegistry:
 def scrape(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """`/metrics` as a WSGI application: the text format, or OpenMetrics where it is asked for."""
     encoder, content_type = choose_encoder(environ.get("HTTP_ACCEPT", ""))
-    body = encoder(_registry())
-    start_response("200 OK", [("Content-Type", content_type), ("Content-Length", str(len(body)))])
-    return [body]
+    return answer(start_response, encoder(_registry()), content_type)

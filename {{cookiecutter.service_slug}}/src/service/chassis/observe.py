@@ -42,7 +42,7 @@ class Exchange:
         self.span_id = f"{getrandbits(64) or 1:016x}"
         given = environ.get("HTTP_X_REQUEST_ID")
         self.request_id = given if given and REQUEST_ID.fullmatch(given) else self.trace_id
-        logs.request_ids.set(self)
+        logs.request_ids.set({"request_id": self.request_id, "trace_id": self.trace_id, "span_id": self.span_id})
 
     def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], object]:
         """Keep the status and headers until the whole answer is known to be right."""
@@ -102,7 +102,7 @@ class Exchange:
         metrics.observe(method, self.route, status, seconds)
         if logs.access_log.isEnabledFor(logging.INFO):
             self._log(method[:32], status, seconds)
-        logs.request_ids.set(None)
+        logs.request_ids.set({})
 
     def _log(self, method: str, status: int, seconds: float) -> None:
         path = self.environ["PATH_INFO"][:LONGEST_PATH]

@@ -48,8 +48,7 @@ def outside_flask(error: HTTPException | None, environ: WSGIEnvironment) -> tupl
     error = error or InternalServerError()
     status = error.code or 500
     path = environ["PATH_INFO"].encode("latin-1", "replace").decode("utf-8", "replace") or "/"
-    exchange = logs.request_ids.get()
-    ids = {"request_id": exchange.request_id, "trace_id": exchange.trace_id} if exchange else {}
+    ids = {name: value for name, value in logs.request_ids.get().items() if name in Problem.model_fields}
     detail = error.description if status < 500 else None
     body = problem_bytes(status, detail, path, getattr(error, "errors", ()), **ids)
     headers = [(name, value) for name, value in error.get_headers(environ) if name != "Content-Type"]
