@@ -35,7 +35,7 @@ def service(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("command", ["ruff check .", "ruff format --check .", "mypy"])
 def test_the_templates_own_python_is_clean(command: str, tmp_path: Path) -> None:
-    environment = os.environ | {"MYPY_CACHE_DIR": str(tmp_path), "RUFF_NO_CACHE": "1"}
+    environment = os.environ | {"MYPY_CACHE_DIR": str(tmp_path), "RUFF_NO_CACHE": "true"}
     subprocess.run((sys.executable, "-m", *command.split()), check=True, cwd=ROOT, env=environment)
 
 

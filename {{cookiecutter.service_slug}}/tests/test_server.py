@@ -1,5 +1,6 @@
 """The service as a process: its start, its faults and its stop."""
 
+import http.client
 import os
 import re
 import signal
@@ -21,39 +22,32 @@ from service.chassis.framework import Service
 FAULTY = "test_server:create_faulty_app"
 
 
+def sleep(seconds: float) -> str:
+    time.sleep(seconds)
+    return "slept"
+
+
+def leave() -> str:
+    raise SystemExit(1)
+
+
+def stream() -> Response:
+    def broken() -> Iterator[bytes]:
+        yield b"first"
+        raise RuntimeError("the rest is lost")
+
+    return Response(broken())
+
+
 def create_faulty_app() -> Service:
     """The service's application and, beside its routes, some that misbehave."""
     app = create_app()
-
-    @app.get("/sleep/<float:seconds>")
-    def sleep(seconds: float) -> str:
-        time.sleep(seconds)
-        return "slept"
-
-    @app.get("/status/<int:code>")
-    def status(code: int) -> tuple[str, int]:
-        return "", code
-
-    @app.get("/exit")
-    def leave() -> str:
-        raise SystemExit(1)
-
-    @app.get("/stream")
-    def stream() -> Response:
-        def broken() -> Iterator[bytes]:
-            yield b"first"
-            raise RuntimeError("the rest is lost")
-
-        return Response(broken())
-
-    @app.post("/length")
-    def length() -> str:
-        return str(len(request.get_data()))
-
-    @app.get("/user")
-    def user() -> str:
-        return request.headers.get("X-User", "nobody")
-
+    app.add_url_rule("/sleep/<float:seconds>", view_func=sleep)
+    app.add_url_rule("/exit", view_func=leave)
+    app.add_url_rule("/stream", view_func=stream)
+    app.add_url_rule("/status/<int:code>", "status", lambda code: ("", code))
+    app.add_url_rule("/length", "length", lambda: str(len(request.get_data())), methods=["POST"])
+    app.add_url_rule("/user", "user", lambda: request.headers.get("X-User", "nobody"))
     return app
 
 
@@ -152,45 +146,50 @@ def test_while_it_drains_it_is_not_ready_serves_on_and_closes_connections(start:
     assert process.popen.wait(10) == 0
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_clients_that_follow_readiness_lose_no_request_when_it_stops(start: Start, workers: str) -> None:
-    process = start(FAULTY, DRAIN_DELAY="1", WORKERS=workers)
-    draining = threading.Event()
-    answers: list[int] = []
-    lost: list[str] = []
+class Followers:
+    """Keep-alive clients in a closed loop that stop, as a load balancer does, once the service is not ready."""
 
-    def follow() -> None:
-        while not draining.is_set():
-            try:
-                draining.wait(0.05)
-                if process.get("/readyz")[0] != 200:
-                    draining.set()
-            except OSError as error:
-                lost.append(f"readyz {error!r}")
-                draining.set()
+    def __init__(self, process: Process, count: int) -> None:
+        self.answers: list[int] = []
+        self.lost: list[str] = []
+        self._process = process
+        self._draining = threading.Event()
+        self.threads = [threading.Thread(target=self._load) for _ in range(count)]
+        self.threads.append(threading.Thread(target=self._watch))
+        for thread in self.threads:
+            thread.start()
 
-    def load() -> None:
-        connection = process.connect()
-        while not draining.is_set():
-            try:
+    def _watch(self) -> None:
+        try:
+            while self._process.get("/readyz")[0] == 200:
+                time.sleep(0.05)
+        except OSError as error:
+            self.lost.append(f"readyz: {error!r}")
+        self._draining.set()
+
+    def _load(self) -> None:
+        connection = self._process.connect()
+        try:
+            while not self._draining.is_set():
                 connection.request("GET", "/sleep/0.01")
                 answer = connection.getresponse()
                 answer.read()
-                answers.append(answer.status)
-            except OSError as error:
-                lost.append(repr(error))
-                return
+                self.answers.append(answer.status)
+        except (OSError, http.client.HTTPException) as error:
+            self.lost.append(repr(error))
         connection.close()
 
-    threads = [threading.Thread(target=load) for _ in range(4)] + [threading.Thread(target=follow)]
-    for thread in threads:
-        thread.start()
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_clients_that_follow_readiness_lose_no_request_when_it_stops(start: Start, workers: str) -> None:
+    process = start(FAULTY, DRAIN_DELAY="1", WORKERS=workers)
+    followers = Followers(process, 4)
     time.sleep(0.5)
     assert process.stop() == 0
-    for thread in threads:
+    for thread in followers.threads:
         thread.join()
-    assert lost == []
-    assert set(answers) == {200}
+    assert followers.lost == []
+    assert set(followers.answers) == {200}
 
 
 def test_sigterm_while_it_starts_ends_it(start: Start) -> None:

@@ -14,8 +14,7 @@ def show_config(settings: Settings) -> int:
 def show_openapi(settings: Settings) -> int:
     from service.app import create_app
 
-    app = create_app(settings)
-    sys.stdout.write(app.extensions["openapi"].decode())
+    sys.stdout.write(create_app(settings).extensions["openapi"].decode())
     return 0
 
 

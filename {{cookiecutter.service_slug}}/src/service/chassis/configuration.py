@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Self
 
 from pydantic import SecretBytes, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, SecretsSettingsSource, SettingsConfigDict
+from pydantic_settings import PydanticBaseSettingsSource as Source
 
 CGROUP = Path("/sys/fs/cgroup")
 MIB = 1024 * 1024
@@ -35,7 +36,7 @@ class Project:
 PROJECT = Project.read(Path(__file__).parents[3] / "pyproject.toml")
 
 
-class FileSource(PydanticBaseSettingsSource):
+class FileSource(Source):
     """Reads a setting from the file that `NAME_FILE` names, as orchestrators mount secrets."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
@@ -61,14 +62,9 @@ class Configuration(BaseSettings):
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(frozen=True, extra="ignore", validate_default=True)
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
+    def settings_customise_sources(  # type: ignore[override]  # it is called with these names alone
+        cls, settings_cls: type[BaseSettings], init_settings: Source, env_settings: Source, **_others: Source
+    ) -> tuple[Source, ...]:
         folder = os.environ.get("CONFIG_DIR")
         shared = (SecretsSettingsSource(settings_cls, secrets_dir=folder),) if folder else ()
         return init_settings, FileSource(settings_cls), env_settings, *shared

@@ -34,12 +34,6 @@ class Created(Reply[T]):
     status = 201
 
 
-class Accepted(Reply[T]):
-    """202: `headers` should give the Location where the outcome will be."""
-
-    status = 202
-
-
 View = t.TypeVar("View", bound=Callable[..., BaseModel | list[t.Any] | Reply[t.Any] | Response | None])
 
 

@@ -20,7 +20,6 @@ from service.settings import Settings
 log = logging.getLogger("service")
 
 PIECE = 1024  # bytes: the server's read() waits for all it is asked for, so a slow body is read in small pieces
-RETRY_AFTER = 1  # second
 
 
 class Body:
@@ -48,14 +47,9 @@ class Edge:
     def __init__(self, app: WSGIApplication, settings: Settings) -> None:
         self.health = Health()
         self._app = app
-        self._max_body = settings.max_body_size
-        self._timeout = settings.request_timeout
+        self._max_body, self._timeout = settings.max_body_size, settings.request_timeout
         self._slots = deque(range(settings.concurrency))
-        self._exempt: dict[str, WSGIApplication] = {
-            "/livez": self.health.livez,
-            "/readyz": self.health.readyz,
-            "/metrics": metrics.scrape,
-        }
+        self._exempt = {"/livez": self.health.livez, "/readyz": self.health.readyz, "/metrics": metrics.scrape}
         # The server puts the process's environment beside the request's headers: HTTP_PROXY would be a header.
         self._foreign = {k: v for k, v in os.environ.items() if k.startswith("HTTP_") or k == "REMOTE_USER"}
         metrics.LIMIT.set(settings.concurrency)
@@ -70,8 +64,7 @@ class Edge:
         try:
             slot = self._slots.pop()
         except IndexError:
-            busy = exceptions.ServiceUnavailable(retry_after=RETRY_AFTER)
-            return self._refuse(Exchange(environ, start_response), busy)
+            return self._refuse(Exchange(environ, start_response), exceptions.ServiceUnavailable(retry_after=1))
         metrics.ACTIVE.inc()
 
         def release() -> None:

@@ -16,7 +16,7 @@ import orjson
 from service.chassis.configuration import PROJECT
 from service.settings import Settings
 
-STDOUT = 1
+STDOUT = 1  # written by one system call a line, so that workers do not tear each other's lines
 # What every LogRecord has; the rest of its attributes came as `extra`.
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
@@ -47,11 +47,6 @@ def encode(line: dict[str, Any]) -> bytes:
         return json.dumps(line, default=str, skipkeys=True).encode() + b"\n"
 
 
-def write(line: bytes) -> None:
-    """One system call a line, so that workers do not tear each other's lines."""
-    os.write(STDOUT, line)
-
-
 class JsonFormatter(logging.Formatter):
     """A record as one JSON object, with the ids of the request it belongs to."""
 
@@ -77,7 +72,7 @@ class LineHandler(logging.Handler):
             line = self.format(record)
             for secret in self._secrets:
                 line = line.replace(secret, "***")
-            write(f"{line}\n".encode("utf-8", "backslashreplace"))
+            os.write(STDOUT, f"{line}\n".encode("utf-8", "backslashreplace"))
         except Exception:  # logging must not fail a request
             self.handleError(record)
 
@@ -85,7 +80,7 @@ class LineHandler(logging.Handler):
 def access(message: str, fields: dict[str, Any]) -> None:
     """Log an answered request; as JSON past `logging`, whose records cost more than the rest of the chassis."""
     if _json:
-        write(encode(event(datetime.now(UTC), "INFO", access_log.name, message) | fields))
+        os.write(STDOUT, encode(event(datetime.now(UTC), "INFO", access_log.name, message) | fields))
     else:
         access_log.info(message)
 

@@ -1,6 +1,5 @@
 """Prometheus metrics under OpenTelemetry's names, and `/metrics`; right with several workers and after one's death."""
 
-import errno
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -30,13 +29,10 @@ _children: dict[tuple[str, str, int], Histogram] = {}
 
 def observe(method: str, route: str, status: int, seconds: float) -> None:
     """Count one answered request; `route` is the template, so that the number of series has a bound."""
-    key = (method, route, status)
-    child = _children.get(key)
-    if child is None:
-        child = DURATION.labels(method if method in METHODS else "_OTHER", route, str(status))
-        if method in METHODS:
-            _children[key] = child
-    child.observe(seconds)
+    key = (method if method in METHODS else "_OTHER", route, status)
+    if key not in _children:
+        _children[key] = DURATION.labels(*map(str, key))
+    _children[key].observe(seconds)
 
 
 class TargetInfo:
@@ -55,7 +51,7 @@ def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except OSError as error:
-        return error.errno == errno.EPERM
+        return isinstance(error, PermissionError)
     return True
 
 

@@ -19,8 +19,6 @@ REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 LONGEST_PATH = 1024  # characters of a path that a log line holds
 COLLECTED = 1_048_576  # bytes: a longer answer is streamed, so that slow readers do not hold it in memory
 
-Headers = list[tuple[str, str]]
-
 
 class Exchange:
     """A request, its ids and the answer being made; the WSGI iterable of a streamed answer."""
@@ -32,19 +30,17 @@ class Exchange:
         self._server_start, self._done = start_response, done
         self.environ = environ
         self.status, self.route, self.error = "", "none", ""
-        self.headers: Headers = []
+        self.headers: list[tuple[str, str]] = []
         parent = environ.get("HTTP_TRACEPARENT")
         match = TRACEPARENT.fullmatch(parent) if parent else None
-        if match is None or (match[1] == "00" and match[5]):
-            self.trace_id, self.trace_flags = f"{getrandbits(128) or 1:032x}", "00"
-        else:
-            self.trace_id, self.trace_flags = match[2], match[4]
+        extended = match and match[1] == "00" and match[5]
+        self.trace_id = match[2] if match and not extended else f"{getrandbits(128) or 1:032x}"
         self.span_id = f"{getrandbits(64) or 1:016x}"
         given = environ.get("HTTP_X_REQUEST_ID")
         self.request_id = given if given and REQUEST_ID.fullmatch(given) else self.trace_id
         logs.request_ids.set({"request_id": self.request_id, "trace_id": self.trace_id, "span_id": self.span_id})
 
-    def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], object]:
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         """Keep the status and headers until the whole answer is known to be right."""
         self.status, self.headers = status, headers
         # Flask takes its request away when the view's context ends; before, it may be that of a test's client.

@@ -28,7 +28,6 @@ CONNECTIONS = 1024  # idle ones count: never fewer than a gateway keeps open
 KEEP_ALIVE = 60_000  # milliseconds for a request's headers and between requests; a gateway must give up sooner
 SIGNAL_AGAIN = 0.25  # seconds: a worker that was respawned meanwhile learns of the drain too
 EXIT_NO_START = 3
-PR_SET_PDEATHSIG = 1
 
 
 def load_app(target: str) -> Any:
@@ -36,7 +35,7 @@ def load_app(target: str) -> Any:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the inherited handler would swallow a stop while this loads
     os.setpgid(0, 0)  # Ctrl-C reaches the supervisor alone: a third signal at once would hang the worker
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # no worker outlives the supervisor
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: no worker outlives the supervisor
     try:
         module, _, factory = target.partition(":")
         app = getattr(importlib.import_module(module), factory)()
@@ -50,12 +49,11 @@ def load_app(target: str) -> Any:
 
 def refuse_busy_port(address: str, port: int) -> None:
     """Exit with one line where another process listens; the server would share the port with it."""
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError as error:
-            sys.exit(f"cannot listen on {address} port {port}: {error.strerror}")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        socket.create_server((address, port), family=family).close()
+    except OSError as error:
+        sys.exit(f"cannot listen on {address} port {port}: {os.strerror(error.errno or 0)}")
 
 
 class Stop:
@@ -91,27 +89,14 @@ class Stop:
         self._server_stop(signal.SIGTERM, None)
 
 
-def _refuse_free_threading() -> None:
-    if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        sys.exit("a free-threaded Python is not supported: signals would not reach the server's workers")
-
-
 def _share_metrics() -> None:
     """Let the workers count in files of one folder, in memory where there is one."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 tempfile makes the name
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="metrics-", dir=memory)
 
 
-def serve(settings: Settings, target: str) -> int:
-    """Serve what the factory at `target` ("module:name") makes, until a signal.
-
-    Return 0, or 3 where a worker cannot start; exit with 1 where one dies or the port is taken.
-    """
-    _refuse_free_threading()
-    refuse_busy_port(settings.bind_address, settings.port)
-    if settings.workers > 1:
-        _share_metrics()
-    server = Granian(
+def _server(settings: Settings, target: str) -> Any:
+    return Granian(
         target,
         address=settings.bind_address,
         port=settings.port,
@@ -128,7 +113,22 @@ def serve(settings: Settings, target: str) -> int:
         http1_settings=HTTP1Settings(header_read_timeout=KEEP_ALIVE, max_buffer_size=65_536),
         log_dictconfig=logs.config(settings),
     )
-    stop = Stop(settings.drain_delay)
+
+
+def serve(settings: Settings, target: str) -> int:
+    """Serve what the factory at `target` ("module:name") makes, until a signal.
+
+    Return 0 once stopped, 1 where a worker died, 3 where one cannot start; exit with 1 where the port is taken.
+    """
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        sys.exit("a free-threaded Python is not supported: signals would not reach the server's workers")
+    refuse_busy_port(settings.bind_address, settings.port)
+    if settings.workers > 1:
+        _share_metrics()
+    server, stop, status = _server(settings, target), Stop(settings.drain_delay), 0
     server.on_startup(stop.install)
-    server.serve(target_loader=functools.partial(load_app, target), wrap_loader=False)
-    return EXIT_NO_START if stop.failed else 0
+    try:
+        server.serve(target_loader=functools.partial(load_app, target), wrap_loader=False)
+    except SystemExit:
+        status = 1
+    return EXIT_NO_START if stop.failed else status
