@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 import orjson
-from flask import Blueprint, Flask, Response, send_from_directory
+from flask import Blueprint, Flask, Response, request
 from markupsafe import escape
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
@@ -79,17 +79,18 @@ def init_app(app: Flask) -> None:
 
 def _page(title: str) -> Blueprint:
     page = Blueprint("docs", __name__, url_prefix="/docs")
-    folder = str(files("flask_swagger_ui") / "dist")
+    folder = files("flask_swagger_ui") / "dist"
 
     @page.get("/")
     def index() -> Response:
-        headers = {"Content-Security-Policy": POLICY}
-        return Response(PAGE.format(title=escape(title)), headers=headers, content_type="text/html; charset=utf-8")
+        return Response(PAGE.format(title=escape(title)), headers={"Content-Security-Policy": POLICY})
 
     @page.get(f"/<any({', '.join(map(repr, ASSETS))}):name>")
-    def asset(name: str) -> Response:
-        script = Response(START, content_type="text/javascript")
-        return script if name == "start.js" else send_from_directory(folder, name)
+    def asset(name: str) -> Any:
+        content = START if name == "start.js" else (folder / name).read_bytes()
+        response = Response(content, content_type="text/css" if name.endswith("css") else "text/javascript")
+        response.add_etag()
+        return response.make_conditional(request)
 
     return page
 
