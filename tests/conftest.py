@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,9 @@ FOLDER = "{{cookiecutter.service_slug}}"
 SPECIFICATION = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
 QUESTIONS = {name: default for name, default in SPECIFICATION.items() if not name.startswith("_")}
 CHOICES: dict[str, list[str]] = {name: default for name, default in QUESTIONS.items() if isinstance(default, list)}
+
+# A shell gives its background jobs SIGINT ignored, and what the tests start would ignore Ctrl-C too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Bake = Callable[..., Path]
 

@@ -118,6 +118,7 @@ GENERATED_CHECKS = [
     ("pytest", "-q", "tests/test_consistency.py", "tests/test_settings.py", "tests/test_catalogue.py"),
     ("mypy", "--no-incremental"),
     ("coverage", "run", "-m", "pytest", "-q"),
+    ("coverage", "combine", "--quiet"),
     ("coverage", "report"),
 ]
 

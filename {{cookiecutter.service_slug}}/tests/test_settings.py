@@ -1,5 +1,6 @@
 """Where settings come from, and what happens to bad ones."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,11 @@ def test_config_prints_the_settings_and_masks_secrets(
     assert "PORT=7000\n" in capsys.readouterr().out
 
 
+def test_openapi_prints_the_committed_contract(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["openapi"]) == 0
+    assert capsys.readouterr().out == (Path(__file__).parents[1] / "openapi.json").read_text("utf-8")
+
+
 def test_an_unknown_command_gets_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fly"]) == 2
     assert capsys.readouterr().err == "usage: python -m service [serve | config | openapi]\n"
@@ -151,7 +157,7 @@ def test_an_unknown_command_gets_the_usage(capsys: pytest.CaptureFixture[str]) -
 def test_the_module_runs_as_a_program() -> None:
     run = subprocess.run(
         [sys.executable, "-m", "service", "config"],
-        env={"PYTHONPATH": str(Path(__file__).parents[1] / "src"), "PORT": "7001"},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src"), "PORT": "7001"},
         capture_output=True,
         text=True,
         check=True,
