@@ -25,7 +25,7 @@ def image(service: Path) -> Iterator[str]:
     tag = f"template-test-{uuid.uuid4().hex[:12]}"
     build(service, tag, "--build-arg", "VERSION=1.2.3", "--build-arg", "REVISION=abc")
     yield tag
-    docker("rmi", "--force", tag)
+    docker("rmi", "--force", *docker("images", "--format", "{{.Repository}}:{{.Tag}}", tag).split())
 
 
 @pytest.fixture
