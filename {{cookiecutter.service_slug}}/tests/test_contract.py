@@ -20,7 +20,7 @@ from schemathesis import BaseSchema
 from schemathesis import Case
 from schemathesis.config import SchemathesisConfig
 from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import Conflict, ServiceUnavailable, Unauthorized
+from werkzeug.exceptions import Conflict, InternalServerError, ServiceUnavailable, Unauthorized
 from werkzeug.test import TestResponse
 
 from service.app import create_app
@@ -617,11 +617,11 @@ def test_an_error_outside_flask_is_the_same_problem() -> None:
 
 
 def test_an_unexpected_error_outside_flask_is_a_500() -> None:
-    assert problems.outside_flask(None, {"PATH_INFO": "/"})[0] == "500 Internal Server Error"
+    assert problems.outside_flask(InternalServerError(), {"PATH_INFO": "/"})[0] == "500 Internal Server Error"
 
 
 def test_an_empty_path_is_the_root() -> None:
-    body = problems.outside_flask(None, {"PATH_INFO": ""})[1]
+    body = problems.outside_flask(InternalServerError(), {"PATH_INFO": ""})[1]
     assert problems.Problem.model_validate_json(body).instance == "/"
 
 

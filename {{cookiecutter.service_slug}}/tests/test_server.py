@@ -126,6 +126,12 @@ def test_every_line_is_json_from_start_to_stop(start: Start) -> None:
     assert {line["logger"] for line in process.lines()} > {"_granian", "service", "service.access"}
 
 
+def test_the_server_s_own_lines_follow_the_log_level(start: Start) -> None:
+    process = start(LOG_LEVEL="ERROR")
+    assert process.stop() == 0
+    assert process.output == ""
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_request_in_flight_survives_sigterm(start: Start, workers: str) -> None:
     process = start(FAULTY, WORKERS=workers)

@@ -26,9 +26,8 @@ class Exchange:
     def __init__(
         self, environ: WSGIEnvironment, start_response: StartResponse, done: Callable[[], None] | None = None
     ) -> None:
-        self._started = time.perf_counter()
+        self._started, self.environ = time.perf_counter(), environ
         self._server_start, self._done = start_response, done
-        self.environ = environ
         self.status, self.route, self.error = "", "none", ""
         self.headers: list[tuple[str, str]] = []
         parent = environ.get("HTTP_TRACEPARENT")

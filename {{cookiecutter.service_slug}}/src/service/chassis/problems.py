@@ -6,7 +6,7 @@ from wsgiref.types import WSGIEnvironment
 import orjson
 from flask import Flask, Response, request
 from pydantic import MISSING, BaseModel, Field
-from werkzeug.exceptions import HTTPException, InternalServerError
+from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
 from service.chassis import logs
@@ -43,9 +43,8 @@ def problem_bytes(status: int, detail: str | None, instance: str, errors: Sequen
     return orjson.dumps({name: value for name, value in (problem | {"errors": errors}).items() if value})
 
 
-def outside_flask(error: HTTPException | None, environ: WSGIEnvironment) -> tuple[str, bytes, list[tuple[str, str]]]:
-    """Give status line, body and headers of an error; None is an unexpected one. From 500 up no detail is told."""
-    error = error or InternalServerError()
+def outside_flask(error: HTTPException, environ: WSGIEnvironment) -> tuple[str, bytes, list[tuple[str, str]]]:
+    """Give status line, body and headers of an error; from 500 up no detail is told."""
     status = error.code or 500
     path = environ["PATH_INFO"].encode("latin-1", "replace").decode("utf-8", "replace") or "/"
     ids = {name: value for name, value in logs.request_ids.get().items() if name in Problem.model_fields}

@@ -19,6 +19,7 @@ from typing import Any
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
+from granian.log import LogLevels
 
 from service.chassis import logs
 from service.settings import Settings
@@ -112,6 +113,7 @@ def _server(settings: Settings, target: str) -> Any:
         backpressure=CONNECTIONS,
         http1_settings=HTTP1Settings(header_read_timeout=KEEP_ALIVE, max_buffer_size=65_536),
         log_dictconfig=logs.config(settings),
+        log_level=LogLevels(settings.log_level.lower()),
     )
 
 
