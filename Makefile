@@ -5,7 +5,7 @@ VENV := build/venv
 BIN := $(VENV)/bin
 DEMO := build/demo/flask-microservice
 
-.PHONY: help demo test check-quick lint relock clean
+.PHONY: help demo test check-quick lint bench relock clean
 .DEFAULT_GOAL := help
 
 help: ## Show what can be done
@@ -29,6 +29,9 @@ lint: $(VENV)/ready ## Style, format and types of the template's own Python
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: build/service/ready ## Measure the chassis beside bare Flask, layer by layer (with wrk also on the server)
+	build/service/bin/python benchmarks/chassis.py
 
 relock: $(VENV)/ready ## Fit all requirements files to the manifests (ARGS=--upgrade takes the newest versions)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/relock $(ARGS)
