@@ -5,6 +5,7 @@ of its own. Run it with the Python of a baked service, or by `make bench`. A rat
 """
 
 import contextlib
+import http.server
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +31,7 @@ from service.chassis import logs
 from service.chassis import metrics
 from service.chassis import problems
 from service.chassis import server
+from service.chassis import tracing
 from service.chassis.framework import Service
 from service.settings import Settings
 
@@ -40,6 +43,7 @@ LAYERS = {  # each adds to the one above it
     "problems, ids, limits, admission": "edge",
     "metrics": "edge metrics",
     "one line of JSON a request": "edge metrics logs",
+    "10 % of traces": "edge metrics logs traces",
 }
 
 
@@ -54,6 +58,8 @@ def make(layers: str) -> Flask:
     logs.init_app(app, settings)
     problems.init_app(app)
     edge.init_app(app, settings)
+    if "traces" in layers:
+        tracing.init_app(app, settings)
     return app
 
 
@@ -61,14 +67,14 @@ def make_served() -> Flask:
     """The application that a server process serves."""
     layers = os.environ["LAYERS"]
     if "metrics" not in layers:
-        metrics.observe = lambda *_: None
+        metrics.observe = lambda *_: None  # type: ignore[assignment]
     return make(layers)
 
 
 def caller(layers: str) -> Callable[[], float]:
     """Make a function that gives the CPU seconds of one request."""
     app: WSGIApplication = make(layers).wsgi_app
-    observe = metrics.observe if "metrics" in layers else lambda *_: None
+    observe, sample = metrics.observe if "metrics" in layers else lambda *_: None, tracing.sample
     template = EnvironBuilder(path="/v1/products/tea").get_environ()
 
     def respond(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -76,7 +82,7 @@ def caller(layers: str) -> Callable[[], float]:
             raise RuntimeError(status)
 
     def call() -> float:
-        metrics.observe = observe
+        metrics.observe, tracing.sample = observe, sample  # type: ignore[assignment]
         logs.access_log.setLevel("INFO" if "logs" in layers else "ERROR")
         environs = [template.copy() for _ in range(CALLS)]
         start = time.thread_time()
@@ -88,7 +94,7 @@ def caller(layers: str) -> Callable[[], float]:
 
 
 def in_process() -> None:
-    """Print the CPU time of a request."""
+    """Print CPU time of a request; the thread that sends spans is not in it."""
     callers = [caller(layers) for layers in LAYERS.values()]
     output, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)  # the lines are written, as by a service, but nowhere
@@ -99,6 +105,18 @@ def in_process() -> None:
         ratios = [block[0] / seconds for block, seconds in zip(blocks, times, strict=True)]
         first, ratio, third = statistics.quantiles(ratios, n=4)
         print(f"| {name} | {min(times) * 1e6:.1f} | {ratio:.2f} ({first:.2f} to {third:.2f}) |")
+
+
+class Collector(http.server.BaseHTTPRequestHandler):
+    """Takes spans and forgets them."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
 
 
 def start(layers: str) -> tuple[subprocess.Popen[bytes], str]:
@@ -168,7 +186,10 @@ def on_the_server() -> None:
 
 def main() -> None:
     """Print both tables."""
-    os.environ["BIND_ADDRESS"] = "127.0.0.1"
+    collector = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=collector.serve_forever, daemon=True).start()
+    os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{collector.server_port}"
+    os.environ.update(OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG="0.1", BIND_ADDRESS="127.0.0.1")
     in_process()
     if shutil.which("wrk"):
         on_the_server()

@@ -1,6 +1,8 @@
 """Facts that stand in more than one file, compared with each other and with the running application."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -12,8 +14,9 @@ from flask.testing import FlaskClient
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from service.chassis import metrics
 from service.chassis import server
-from service.chassis.configuration import PROJECT, concurrency
+from service.chassis.configuration import PROJECT, Configuration, concurrency
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -114,8 +117,10 @@ def test_every_environment_name_that_a_file_uses_is_a_setting(name: str, pattern
 
 def settings_table() -> str:
     rows = ["| variable | default | meaning |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        value = "from the container's limits" if field.default_factory else f"`{field.default}`"
+    own_first = sorted(Settings.model_fields.items(), key=lambda item: item[0] in Configuration.model_fields)
+    for name, field in own_first:
+        shown = "" if field.default is None else f"`{field.default}`"
+        value = "from the container's limits" if field.default_factory else shown
         rows.append(f"| `{name.upper()}` | {value} | {field.description} |")
     return "".join(f"{row}\n" for row in rows)
 
@@ -264,3 +269,42 @@ def test_the_readme_says_when_idle_connections_close() -> None:
 
 def test_the_gateway_is_told_to_close_idle_connections_sooner() -> None:
     assert int(found(r"idle limit below it: (\d+) s", "README.md")) * 1000 < server.KEEP_ALIVE
+
+
+def manifest() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(text("service.yaml"))
+    return document
+
+
+def test_the_manifest_says_what_the_project_and_the_settings_say(client: FlaskClient) -> None:
+    said = manifest()
+    assert (said["name"], said["port"]) == (PROJECT.name, default("port"))
+    assert said["owner"] == project()["project"]["authors"][0]["name"]
+    assert all(path.startswith(f"{said['prefix']}/") for path in client.get("/openapi.json").get_json()["paths"])
+
+
+def test_the_histogram_has_a_bound_where_the_objective_has_one() -> None:
+    assert manifest()["slo"]["latency_seconds"] in metrics.BUCKETS
+
+
+def test_the_rules_are_those_of_the_objectives() -> None:
+    command = (sys.executable, ROOT / "scripts" / "rules.py")
+    written = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603 the command is ours
+    assert text("rules.yaml") == written, "run make rules"
+
+
+def test_every_alert_leads_to_a_section_of_the_runbook() -> None:
+    sections = {f"#{title.lower()}" for title in re.findall(r"^## (\w+)$", text("RUNBOOK.md"), re.MULTILINE)}
+    links = set(re.findall(r'"runbook_url": "[^"#]+(#[^"]+)"', text("rules.yaml")))
+    assert links
+    assert links <= sections
+    assert set(re.findall(r"\]\((#\w+)\)", text("RUNBOOK.md"))) <= sections
+
+
+@pytest.mark.parametrize("name", ["rules.yaml", "RUNBOOK.md"])
+def test_every_metric_that_a_rule_or_the_runbook_names_is_scraped(name: str, client: FlaskClient) -> None:
+    client.get("/openapi.json")
+    series = re.findall(r"^([a-z_]+)[ {]", client.get("/metrics").text, re.MULTILINE)
+    named = re.findall(r"\b((?:http_server|process|trace_spans)_\w+)", text(name))
+    assert named
+    assert [metric for metric in named if metric not in series] == []

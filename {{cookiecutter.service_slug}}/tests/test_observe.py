@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,7 @@ def test_on_a_terminal_lines_are_text(
     app.test_client().get("/v1/products/tea")
     logging.getLogger("orders").warning("paid")
     request, paid = capfd.readouterr().out.splitlines()
-    assert re.fullmatch(r"\d\d:\d\d:\d\d INFO    service.access: GET '/v1/products/tea' 200 in [\d.]+ ms", request)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d INFO    service.access: GET /v1/products/tea 200 in [\d.]+ ms", request)
     assert paid.endswith("WARNING orders: paid")
 
 
@@ -185,17 +186,32 @@ def test_random_urls_and_methods_add_no_series(client: FlaskClient) -> None:
     assert len(samples(client, name)) == before
 
 
-def test_saturation_can_be_told_from_two_gauges(app: Service, settings: Settings) -> None:
-    client, seen = app.test_client(), []
+def test_saturation_is_one_gauge_and_its_two_parts(app: Service, settings: Settings) -> None:
+    seen: dict[str, dict[tuple[str, ...], float]] = {}
 
-    @app.get("/work")
-    def work() -> str:
-        seen.append(samples(client, "http_server_active_requests")[()])
+    @app.get("/look")
+    def look() -> str:
+        names = ("http_server_active_requests", "http_server_active_requests_limit", "http_server_saturation_ratio")
+        seen.update({name: samples(app.test_client(), name) for name in names})
         return ""
 
-    client.get("/work")
-    assert samples(client, "http_server_active_requests") == {(): seen[0] - 1}
-    assert samples(client, "http_server_active_requests_limit") == {(): settings.concurrency}
+    app.test_client().get("/look")
+    assert [value for values in seen.values() for value in values.values()] == [1, settings.concurrency, 0.25]
+    assert samples(app.test_client(), "http_server_saturation_ratio") == {(): 0}
+
+
+def test_a_slow_request_is_a_warning_that_says_so_at_a_level_above_info(app: Service, lines: Lines) -> None:
+    logs.init_app(app, Settings(log_format="json", log_level="WARNING", slow_request=0.05))
+
+    @app.get("/slow")
+    def slow() -> str:
+        time.sleep(0.06)
+        return ""
+
+    app.test_client().get("/v1/products/tea")
+    app.test_client().get("/slow")
+    told = [(line["level"], line["url.path"]) for line in lines() if line["logger"] == "service.access"]
+    assert told == [("WARNING", "/slow")]
 
 
 def test_the_service_and_its_release_are_a_metric(client: FlaskClient) -> None:

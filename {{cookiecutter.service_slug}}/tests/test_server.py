@@ -373,3 +373,17 @@ def test_no_worker_outlives_the_supervisor(start: Start) -> None:
     worker = workers_of(process)[0]
     assert process.stop(signal.SIGKILL) == -signal.SIGKILL
     wait_until(lambda: not running(worker))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sigquit_shows_the_stacks_of_all_workers_and_changes_nothing_else(start: Start, workers: str) -> None:
+    process = start(FAULTY, WORKERS=workers)
+    threads, statuses = in_background(process, "/sleep/1.5", 1)
+    time.sleep(0.5)
+    process.popen.send_signal(signal.SIGQUIT)
+    wait_until(lambda: process.output.count("Current thread") == int(workers) and "in sleep" in process.output)
+    assert process.get("/v1/products/tea")[0] == 200
+    threads[0].join()
+    assert statuses == [200]
+    assert len(workers_of(process)) == int(workers)
+    assert process.stop() == 0

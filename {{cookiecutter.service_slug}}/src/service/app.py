@@ -5,6 +5,7 @@ from service.chassis import edge
 from service.chassis import logs
 from service.chassis import openapi
 from service.chassis import problems
+from service.chassis import tracing
 from service.chassis.framework import Service
 from service.settings import Settings
 
@@ -14,6 +15,7 @@ def create_app(settings: Settings | None = None) -> Service:
     settings = settings or Settings.load()
     app = Service(__name__)
     logs.init_app(app, settings)  # one JSON line per event
+    tracing.init_app(app, settings)  # spans, where OTEL_EXPORTER_OTLP_ENDPOINT says whereto
     problems.init_app(app)  # every error as application/problem+json
     api.init_app(app)  # the routes
     openapi.init_app(app)  # the contract of the routes and its page

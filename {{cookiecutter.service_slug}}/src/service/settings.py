@@ -26,3 +26,4 @@ class Settings(Configuration):
     shutdown_grace: int = Field(20, ge=1, le=3600, description="Seconds for requests in flight to finish after that")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="`auto` is text on a terminal, else JSON")
+    slow_request: float = Field(1, gt=0, description="Seconds from which the line of a request is a warning")

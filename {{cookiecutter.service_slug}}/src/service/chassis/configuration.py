@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import SecretBytes, SecretStr, ValidationError, field_validator
+from pydantic import Field, HttpUrl, SecretBytes, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SecretsSettingsSource, SettingsConfigDict
 from pydantic_settings import PydanticBaseSettingsSource as Source
@@ -59,7 +59,25 @@ class FileSource(Source):
 class Configuration(BaseSettings):
     """Base of the settings. First found wins: `NAME_FILE`, environment, the files in `CONFIG_DIR`, the default."""
 
-    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(frozen=True, extra="ignore", validate_default=True)
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
+        frozen=True, extra="ignore", validate_default=True, env_ignore_empty=True
+    )
+    # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    otel_sdk_disabled: bool = Field(False, description="Makes no traces, whatever the others say")
+    otel_exporter_otlp_endpoint: HttpUrl | None = Field(
+        None, description="Collector, OTLP over HTTP, as `http://collector:4318`; without it no traces are made"
+    )
+    otel_exporter_otlp_traces_endpoint: HttpUrl | None = Field(None, description="The whole address for traces instead")
+    otel_exporter_otlp_headers: SecretStr | None = Field(None, description="`name=value,...` the collector asks for")
+    otel_exporter_otlp_timeout: int = Field(10_000, ge=1, description="Milliseconds that the collector may take")
+    otel_service_name: str | None = Field(None, description="Name of the service in traces, if not its own")
+    otel_resource_attributes: str | None = Field(None, description="`name=value,...` of all spans")
+    otel_traces_sampler: str = Field(
+        "parentbased_always_on",
+        pattern=r"^(parentbased_)?(always_on|always_off|traceidratio)$",
+        description="Which traces are recorded",
+    )
+    otel_traces_sampler_arg: float = Field(1, ge=0, le=1, description="Share of traces, of a sampler by `traceidratio`")
 
     @classmethod
     def settings_customise_sources(  # type: ignore[override]  # it is called with these names alone

@@ -6,6 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from wsgiref.types import InputStream, StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask
@@ -52,7 +53,7 @@ class Edge:
         self._exempt = {"/livez": self.health.livez, "/readyz": self.health.readyz, "/metrics": metrics.scrape}
         # The server puts the process's environment beside the request's headers: HTTP_PROXY would be a header.
         self._foreign = {k: v for k, v in os.environ.items() if k.startswith("HTTP_") or k == "REMOTE_USER"}
-        metrics.LIMIT.set(settings.concurrency)
+        metrics.show_load(settings.concurrency, lambda: settings.concurrency - len(self._slots))
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         probe = self._exempt.get(environ["PATH_INFO"])
@@ -65,13 +66,7 @@ class Edge:
             slot = self._slots.pop()
         except IndexError:
             return self._refuse(Exchange(environ, start_response), exceptions.ServiceUnavailable(retry_after=1))
-        metrics.ACTIVE.inc()
-
-        def release() -> None:
-            self._slots.append(slot)
-            metrics.ACTIVE.dec()
-
-        return self._answer(Exchange(environ, start_response, release))
+        return self._answer(Exchange(environ, start_response, partial(self._slots.append, slot)))
 
     def _answer(self, exchange: Exchange) -> Iterable[bytes]:
         try:

@@ -20,9 +20,9 @@ STDOUT = 1  # written by one system call a line, so that workers do not tear eac
 # What every LogRecord has; the rest of its attributes came as `extra`.
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
-# What joins the lines, answers and calls of the current request: request_id, trace_id, span_id.
+# What joins the lines, answers, spans and calls of the current request: request_id, trace_id, span_id, trace_flags.
 request_ids: ContextVar[Mapping[str, str]] = ContextVar("request_ids", default=MappingProxyType({}))
-_json = True
+_json, _slow = True, 1.0
 access_log = logging.getLogger("service.access")
 
 
@@ -77,12 +77,17 @@ class LineHandler(logging.Handler):
             self.handleError(record)
 
 
-def access(message: str, fields: dict[str, Any]) -> None:
-    """Log an answered request; as JSON past `logging`, whose records cost more than the rest of the chassis."""
+def access(what: str, seconds: float, fields: dict[str, Any]) -> None:
+    """Log an answered request, a slow one as a warning; as JSON past `logging`, whose records cost too much here."""
+    level = logging.WARNING if seconds >= _slow else logging.INFO
+    if not access_log.isEnabledFor(level):
+        return
     if _json:
-        os.write(STDOUT, encode(event(datetime.now(UTC), "INFO", access_log.name, message) | fields))
+        line = event(datetime.now(UTC), logging.getLevelName(level), access_log.name, what)
+        line.update(fields)
+        os.write(STDOUT, encode(line))
     else:
-        access_log.info(message)
+        access_log.log(level, "%s in %.1f ms", repr(what)[1:-1], seconds * 1000)
 
 
 def without_advice(record: logging.LogRecord) -> bool:
@@ -112,7 +117,7 @@ def config(settings: Settings) -> dict[str, Any]:
 
 
 def init_app(_app: object, settings: Settings) -> None:
-    global _json
-    _json = as_json(settings)
+    global _json, _slow
+    _json, _slow = as_json(settings), settings.slow_request
     logging.config.dictConfig(config(settings))
     logging.captureWarnings(True)

@@ -1,11 +1,14 @@
 """Prometheus metrics under OpenTelemetry's names, and `/metrics`; right with several workers and after one's death."""
 
 import os
-from collections.abc import Iterable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from prometheus_client import REGISTRY, CollectorRegistry, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -16,23 +19,71 @@ from service.chassis.health import answer
 
 TARGET_LABELS = ("service_name", "service_version")
 LABELS = ("http_request_method", "http_route", "http_response_status_code")
-# The boundaries that OpenTelemetry advises for this metric, in seconds.
-BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+# The boundaries that OpenTelemetry advises for this metric, in seconds, and that of the objective in service.yaml.
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.3, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 DURATION = Histogram("http_server_request_duration_seconds", "Time to answer a request.", LABELS, buckets=BUCKETS)
 ACTIVE = Gauge("http_server_active_requests", "Requests being worked on.", multiprocess_mode="livesum")
 LIMIT = Gauge("http_server_active_requests_limit", "Requests allowed at once.", multiprocess_mode="livesum")
+SATURATION = Gauge("http_server_saturation_ratio", "Active over allowed; of the busiest.", multiprocess_mode="livemax")
+SPANS_DROPPED = Counter("trace_spans_dropped", "Spans that the collector did not take.")
 
 _children: dict[tuple[str, str, int], Histogram] = {}
 
 
-def observe(method: str, route: str, status: int, seconds: float) -> None:
-    """Count one answered request; `route` is the template, so that the number of series has a bound."""
-    key = (method if method in METHODS else "_OTHER", route, status)
+def observe(method: str, route: str, status: int, seconds: float, exemplar: dict[str, str] | None) -> None:
+    """Count one answered request; `method` is of METHODS or `_OTHER`, `route` the template: series have a bound.
+
+    The exemplar names a trace that shows such a request; several workers keep none.
+    """
+    key = (method, route, status)
     if key not in _children:
         _children[key] = DURATION.labels(*map(str, key))
-    _children[key].observe(seconds)
+    _children[key].observe(seconds, exemplar)
+
+
+def show_load(limit: int, active: Callable[[], int]) -> None:
+    """Show how busy this worker is: as it is when scraped, or with several workers as it was within the last second."""
+    LIMIT.set(limit)
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        ACTIVE.set_function(active)
+        SATURATION.set_function(lambda: active() / limit)
+        return
+    process = SharedProcess()
+
+    def publish() -> None:
+        while True:
+            ACTIVE.set(active())
+            SATURATION.set(active() / limit)
+            process.publish()
+            time.sleep(1)
+
+    threading.Thread(target=publish, name="load", daemon=True).start()
+
+
+class SharedProcess:
+    """The metrics of the process and its garbage collector, which the library does not add up over workers."""
+
+    def __init__(self) -> None:
+        own = CollectorRegistry()
+        self._sources = (ProcessCollector(registry=own), GCCollector(registry=own))
+        self._gauges: dict[str, Gauge] = {}
+
+    def publish(self) -> None:
+        for metric in (metric for source in self._sources for metric in source.collect()):
+            for sample in metric.samples:
+                if sample.name not in self._gauges:
+                    self._gauges[sample.name] = self._make(metric, sample.name, tuple(sample.labels))
+                gauge = self._gauges[sample.name]
+                (gauge.labels(**sample.labels) if sample.labels else gauge).set(sample.value)
+
+    def _make(self, metric: Metric, name: str, labels: tuple[str, ...]) -> Gauge:
+        if name == "process_start_time_seconds":  # the latest, so that a worker's restart can be told
+            return Gauge(name, metric.documentation, registry=None, multiprocess_mode="livemax")
+        # What dead workers counted stays in the sum, so that it never goes down.
+        mode: Literal["sum", "livesum"] = "sum" if metric.type == "counter" else "livesum"
+        return Gauge(name, metric.documentation, labels, registry=None, multiprocess_mode=mode)
 
 
 class TargetInfo:

@@ -1,4 +1,4 @@
-"""One request and its answer as seen from outside: ids, log line and metric."""
+"""One request and its answer as seen from outside: ids, log line, metric and span."""
 
 import logging
 import re
@@ -10,6 +10,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from service.chassis import logs
 from service.chassis import metrics
+from service.chassis import tracing
 
 log = logging.getLogger("service")
 
@@ -32,12 +33,19 @@ class Exchange:
         self.headers: list[tuple[str, str]] = []
         parent = environ.get("HTTP_TRACEPARENT")
         match = TRACEPARENT.fullmatch(parent) if parent else None
-        extended = match and match[1] == "00" and match[5]
-        self.trace_id = match[2] if match and not extended else f"{getrandbits(128) or 1:032x}"
-        self.span_id = f"{getrandbits(64) or 1:016x}"
+        if match is None or (match[1] == "00" and match[5]):
+            trace_id, self._parent_id, flags = f"{getrandbits(128) or 1:032x}", "", None
+        else:
+            trace_id, self._parent_id, flags = match[2], match[3], match[4]
+        self._sampled = tracing.sample(trace_id, flags)
         given = environ.get("HTTP_X_REQUEST_ID")
-        self.request_id = given if given and REQUEST_ID.fullmatch(given) else self.trace_id
-        logs.request_ids.set({"request_id": self.request_id, "trace_id": self.trace_id, "span_id": self.span_id})
+        self._ids = {
+            "request_id": given if given and REQUEST_ID.fullmatch(given) else trace_id,
+            "trace_id": trace_id,
+            "span_id": f"{getrandbits(64) or 1:016x}",
+            "trace_flags": "01" if self._sampled else "00",
+        }
+        logs.request_ids.set(self._ids)
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         """Keep the status and headers until the whole answer is known to be right."""
@@ -50,7 +58,7 @@ class Exchange:
 
     def send(self, body: Iterable[bytes], last: bool) -> Iterable[bytes]:
         """Give the answer to the server: at once where it is short, else chunk by chunk; `last` on its connection."""
-        self.headers += [("X-Request-ID", self.request_id), ("X-Content-Type-Options", "nosniff")]
+        self.headers += [("X-Request-ID", self._ids["request_id"]), ("X-Content-Type-Options", "nosniff")]
         if last:
             self.headers.append(("Connection", "close"))
         close = getattr(body, "close", None)
@@ -93,26 +101,38 @@ class Exchange:
             self._done()
             self._done = None  # what a request holds is given back once
         seconds = time.perf_counter() - self._started
-        status, method = int(self.status[:3]), self.environ["REQUEST_METHOD"]
-        metrics.observe(method, self.route, status, seconds)
-        if logs.access_log.isEnabledFor(logging.INFO):
-            self._log(method[:32], status, seconds)
-        logs.request_ids.set({})
-
-    def _log(self, method: str, status: int, seconds: float) -> None:
+        method, status = self.environ["REQUEST_METHOD"][:32], int(self.status[:3])
         path = self.environ["PATH_INFO"][:LONGEST_PATH]
         if not path.isascii():
             path = path.encode("latin-1", "replace").decode("utf-8", "replace")
-        fields = {
-            "http.request.method": method,
+        fields: dict[str, Any] = {
+            "http.request.method": method if method in metrics.METHODS else "_OTHER",
             "url.path": path,
             "http.route": self.route,
             "http.response.status_code": status,
-            "http.server.request.duration": round(seconds, 6),
         }
-        if self.error:
-            fields["error.type"] = self.error
-        logs.access(f"{method} {path!r} {status} in {seconds * 1000:.1f} ms", fields)
+        if self.error or status >= 500:
+            fields["error.type"] = self.error or str(status)
+        exemplar = self._record(seconds, fields) if self._sampled else None
+        metrics.observe(fields["http.request.method"], self.route, status, seconds, exemplar)
+        fields["http.server.request.duration"] = round(seconds, 6)
+        logs.access(f"{method} {path} {status}", seconds, fields)
+        logs.request_ids.set({})
+
+    def _record(self, seconds: float, fields: dict[str, Any]) -> dict[str, str]:
+        """Export the request's span; return what names it as the example of a metric."""
+        attributes = fields | {
+            "url.scheme": self.environ["wsgi.url_scheme"],
+            "client.address": self.environ.get("REMOTE_ADDR", ""),
+            "user_agent.original": self.environ.get("HTTP_USER_AGENT", "")[:LONGEST_PATH],
+        }
+        name = fields["http.request.method"].replace("_OTHER", "HTTP")
+        if self.route == "none":
+            del attributes["http.route"]
+        else:
+            name += f" {self.route}"
+        tracing.record(self._ids, self._parent_id, name, "server", seconds, attributes)
+        return {"trace_id": self._ids["trace_id"], "span_id": self._ids["span_id"]}
 
 
 def _write(_data: bytes) -> None:

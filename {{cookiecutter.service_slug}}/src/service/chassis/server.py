@@ -2,7 +2,9 @@
 
 import contextlib
 import ctypes
+import faulthandler
 import functools
+import gc
 import importlib
 import logging
 import multiprocessing
@@ -28,11 +30,14 @@ SPARE_THREADS = 2  # beyond the limit of requests, so that a probe or a refusal 
 CONNECTIONS = 1024  # idle ones count: never fewer than a gateway keeps open
 KEEP_ALIVE = 60_000  # milliseconds for a request's headers and between requests; a gateway must give up sooner
 SIGNAL_AGAIN = 0.25  # seconds: a worker that was respawned meanwhile learns of the drain too
+SHOW_STACKS = signal.SIGURG  # ignored by a worker that still loads, where SIGQUIT would end it
 EXIT_NO_START = 3
 
 
 def load_app(target: str) -> Any:
     """Make the WSGI application in a worker's main thread, before its port opens."""
+    for number in (signal.SIGQUIT, SHOW_STACKS):
+        faulthandler.register(number)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the inherited handler would swallow a stop while this loads
     os.setpgid(0, 0)  # Ctrl-C reaches the supervisor alone: a third signal at once would hang the worker
     if sys.platform == "linux":
@@ -44,6 +49,7 @@ def load_app(target: str) -> Any:
         logging.getLogger("service").critical("the application does not start", exc_info=True)
         os.kill(os.getppid(), signal.SIGUSR2)
         sys.exit(EXIT_NO_START)
+    gc.freeze()  # what a start makes is never garbage
     signal.signal(signal.SIGUSR1, lambda _signum, _frame: app.extensions["health"].drain())
     return app
 
@@ -55,6 +61,13 @@ def refuse_busy_port(address: str, port: int) -> None:
         socket.create_server((address, port), family=family).close()
     except OSError as error:
         sys.exit(f"cannot listen on {address} port {port}: {os.strerror(error.errno or 0)}")
+
+
+def tell_workers(number: int, pause: float = 0) -> None:
+    for worker in multiprocessing.active_children():
+        with contextlib.suppress(ProcessLookupError, TypeError):
+            os.kill(worker.pid, number)  # type: ignore[arg-type]
+        time.sleep(pause)
 
 
 class Stop:
@@ -70,6 +83,8 @@ class Stop:
         self._server_stop = signal.getsignal(signal.SIGTERM)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # inherited until the worker watches it: else it would die of it
         signal.signal(signal.SIGUSR2, self._on_failed_start)
+        # One worker after the other, so that their lines do not mix.
+        signal.signal(signal.SIGQUIT, lambda _number, _frame: tell_workers(SHOW_STACKS, pause=0.1))
         signal.signal(signal.SIGTERM, self._on_term)
 
     def _on_term(self, _signum: int, _frame: FrameType | None) -> None:
@@ -83,9 +98,7 @@ class Stop:
     def _drain_then_stop(self) -> None:
         until = time.monotonic() + self._delay
         while (left := until - time.monotonic()) > 0:
-            for worker in multiprocessing.active_children():
-                with contextlib.suppress(ProcessLookupError, TypeError):
-                    os.kill(worker.pid, signal.SIGUSR1)  # type: ignore[arg-type]
+            tell_workers(signal.SIGUSR1)
             time.sleep(min(left, SIGNAL_AGAIN))
         self._server_stop(signal.SIGTERM, None)
 
