@@ -367,6 +367,23 @@ def test_of_several_workers_a_killed_one_comes_back_and_no_counter_goes_down(sta
     assert process.stop() == 0
 
 
+def test_of_several_workers_the_process_is_shown_as_well(start: Start) -> None:
+    process = start(WORKERS="2", CONCURRENCY="3")
+
+    def shown(name: str) -> list[float]:
+        series = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", process.get("/metrics")[2].decode(), re.MULTILINE)
+        return [float(value) for value in series]
+
+    wait_until(lambda: shown("http_server_active_requests_limit") == [6])
+    wait_until(lambda: 0 < time.time() - (shown("process_start_time_seconds") or [0])[0] < 60)
+    cpu = shown("process_cpu_seconds_total")[0]
+    assert sum(shown("python_gc_collections_total")) > 0
+    os.kill(workers_of(process)[0], signal.SIGKILL)
+    wait_until(lambda: process.output.count("Started worker") == 3)
+    assert shown("process_cpu_seconds_total")[0] >= cpu > 0
+    assert process.stop() == 0
+
+
 @pytest.mark.skipif(not Path("/proc").exists(), reason="only Linux tells a process of its parent's death")
 def test_no_worker_outlives_the_supervisor(start: Start) -> None:
     process = start()

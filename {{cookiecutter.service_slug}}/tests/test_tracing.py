@@ -21,7 +21,9 @@ from service.app import create_app
 from service.chassis import logs
 from service.chassis import metrics
 from service.chassis import tracing
+from service.chassis.configuration import PROJECT
 from service.chassis.framework import Service
+from service.chassis.tracing import Fields
 from service.chassis.tracing import sampler
 from service.settings import Settings
 
@@ -82,7 +84,7 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture
 def traced(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     """The application with a collector; its spans are sent every 20 ms, and 20 of them may wait."""
-    for name, value in {"_exporter": None, "sample": tracing.sample, "PAUSE": 0.02, "QUEUE": 20}.items():
+    for name, value in {"exporter": None, "sample": tracing.sample, "PAUSE": 0.02, "QUEUE": 20}.items():
         monkeypatch.setattr(tracing, name, value)
     app = create_app(
         Settings.model_validate(
@@ -104,9 +106,8 @@ def traced(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[Se
         return ""
 
     yield app
-    exporter = tracing._exporter
-    assert exporter
-    exporter._spans.clear()  # its collector is gone
+    assert tracing.exporter
+    tracing.exporter._spans.clear()  # its collector is gone
 
 
 @pytest.fixture
@@ -146,6 +147,27 @@ def test_the_service_and_what_the_settings_add_describe_the_spans(client: FlaskC
     resource = attributes(collector.documents[0]["resourceSpans"][0]["resource"])
     assert set(resource) == {"service.name", "service.version", "service.instance.id", "deployment.environment.name"}
     assert (collector.headers["x-key"], collector.headers["x-other"]) == ("a b", "2")
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"otel_service_name": "shop", "otel_resource_attributes": "service.name=other"}, "shop"),
+        ({"otel_exporter_otlp_endpoint": "http://127.0.0.1:9"}, PROJECT.name),
+    ],
+)
+def test_the_more_exact_variable_wins(collector: Collector, traced: Service, settings: Fields, name: str) -> None:
+    whole = {"otel_exporter_otlp_traces_endpoint": f"{collector.url}/v1/traces"}
+    create_app(Settings.model_validate(whole | settings)).test_client().get("/v1/products/tea")
+    collector.wait_for(1)
+    assert attributes(collector.documents[0]["resourceSpans"][0]["resource"])["service.name"] == name
+
+
+def test_a_collector_that_takes_too_long_is_given_up(traced: Service, collector: Collector) -> None:
+    collector.status = None
+    hasty = {"otel_exporter_otlp_endpoint": collector.url, "otel_exporter_otlp_timeout": 50}
+    create_app(Settings.model_validate(hasty)).test_client().get("/v1/products/tea")
+    wait_until(lambda: collector.asked > 1)
 
 
 def test_one_identity_is_in_the_span_the_line_and_the_problem(
@@ -192,7 +214,10 @@ def test_a_refusal_is_no_failure_of_the_service(client: FlaskClient, collector: 
     client.open("/none", method="PROPFIND")
     (span,) = collector.wait_for(1)
     assert (span["name"], span["status"]) == ("HTTP", {})
-    assert attributes(span)["http.request.method"] == "_OTHER"
+    assert (attributes(span)["http.request.method"], attributes(span)["http.request.method_original"]) == (
+        "_OTHER",
+        "PROPFIND",
+    )
     assert "http.route" not in attributes(span)
 
 
@@ -236,9 +261,19 @@ def test_without_an_endpoint_no_thread_runs_and_steps_are_free(app: Service) -> 
     assert kept == [tracing.NOTHING]
 
 
-def test_without_an_endpoint_the_process_has_no_thread_for_traces(start: Start) -> None:
-    code = "test_tracing:create_app_that_tells_its_threads"
-    assert "tracing" not in start(code).get("/threads")[2].decode()
+@pytest.mark.parametrize(
+    ("settings", "running"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SDK_DISABLED": "true"}, False),
+    ],
+)
+def test_only_with_an_endpoint_the_process_has_a_thread_for_traces(
+    start: Start, settings: dict[str, str], running: bool
+) -> None:
+    process = start("test_tracing:create_app_that_tells_its_threads", **settings)
+    assert ("tracing" in json.loads(process.get("/threads")[2])) is running
 
 
 def create_app_that_tells_its_threads() -> Service:
@@ -311,6 +346,7 @@ def test_a_collector_that_hangs_does_not_hold_up_the_stop(start: Start, collecto
     started = time.monotonic()
     assert process.stop() == 0
     assert time.monotonic() - started < 5
+    assert "1 spans were not sent before the end" in process.output
 
 
 def test_the_histogram_names_a_trace_as_its_example(client: FlaskClient) -> None:

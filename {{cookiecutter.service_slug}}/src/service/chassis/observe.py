@@ -111,16 +111,20 @@ class Exchange:
             "http.route": self.route,
             "http.response.status_code": status,
         }
+        if method not in metrics.METHODS:
+            fields["http.request.method_original"] = method
         if self.error or status >= 500:
             fields["error.type"] = self.error or str(status)
-        exemplar = self._record(seconds, fields) if self._sampled else None
+        exemplar = None
+        if self._sampled and tracing.exporter:
+            self._record(tracing.exporter, seconds, fields)
+            exemplar = {"trace_id": self._ids["trace_id"], "span_id": self._ids["span_id"]}
         metrics.observe(fields["http.request.method"], self.route, status, seconds, exemplar)
         fields["http.server.request.duration"] = round(seconds, 6)
         logs.access(f"{method} {path} {status}", seconds, fields)
         logs.request_ids.set({})
 
-    def _record(self, seconds: float, fields: dict[str, Any]) -> dict[str, str]:
-        """Export the request's span; return what names it as the example of a metric."""
+    def _record(self, exporter: tracing.Exporter, seconds: float, fields: dict[str, Any]) -> None:
         attributes = fields | {
             "url.scheme": self.environ["wsgi.url_scheme"],
             "client.address": self.environ.get("REMOTE_ADDR", ""),
@@ -131,8 +135,7 @@ class Exchange:
             del attributes["http.route"]
         else:
             name += f" {self.route}"
-        tracing.record(self._ids, self._parent_id, name, "server", seconds, attributes)
-        return {"trace_id": self._ids["trace_id"], "span_id": self._ids["span_id"]}
+        exporter.record(self._ids, self._parent_id, name, "server", seconds, attributes)
 
 
 def _write(_data: bytes) -> None:

@@ -73,11 +73,19 @@ class Exporter:
         self._thread.start()
         Finalize(None, self._end, exitpriority=10)  # `atexit` does not run in a forked worker
 
-    def add(self, span: bytes) -> None:
+    def record(
+        self, ids: Mapping[str, str], parent_id: str, name: str, kind: str, seconds: float, attributes: Fields
+    ) -> None:
+        """Keep a span that took so long and ends now until it is sent; it failed where it has an `error.type`."""
         if len(self._spans) >= QUEUE:
             metrics.SPANS_DROPPED.inc()
             return
-        self._spans.append(span)
+        end = time.time_ns()
+        span: Fields = {"traceId": ids["trace_id"], "spanId": ids["span_id"], "parentSpanId": parent_id}
+        span |= {"name": name, "kind": KINDS[kind], "attributes": _pairs(attributes)}
+        span |= {"startTimeUnixNano": str(end - int(seconds * 1e9)), "endTimeUnixNano": str(end)}
+        span |= {"status": {"code": 2} if "error.type" in attributes else {}}
+        self._spans.append(logs.encode(span))
         if len(self._spans) == BATCH:
             self._wake.set()
 
@@ -114,8 +122,9 @@ class Exporter:
 class Span:
     """A step within a request, as a context manager; its `attributes` may be added to until it ends."""
 
-    def __init__(self, parent: Mapping[str, str], name: str, kind: str, attributes: Fields) -> None:
-        self._parent_id, self._name, self._kind, self.attributes = parent["span_id"], name, kind, attributes
+    def __init__(self, exporter: Exporter, parent: Mapping[str, str], name: str, kind: str, attributes: Fields) -> None:
+        self._exporter, self._parent_id = exporter, parent["span_id"]
+        self._name, self._kind, self.attributes = name, kind, attributes
         self._ids = {**parent, "span_id": f"{getrandbits(64) or 1:016x}"}
 
     def __enter__(self) -> "Span":
@@ -126,11 +135,12 @@ class Span:
         logs.request_ids.reset(self._token)
         if error:
             self.attributes["error.type"] = error.__qualname__
-        record(self._ids, self._parent_id, self._name, self._kind, time.perf_counter() - self._started, self.attributes)
+        seconds = time.perf_counter() - self._started
+        self._exporter.record(self._ids, self._parent_id, self._name, self._kind, seconds, self.attributes)
 
 
 sample = sampler("parentbased_always_off", 0)
-_exporter: Exporter | None = None
+exporter: Exporter | None = None
 
 
 def span(name: str, kind: str = "internal", attributes: Fields | None = None) -> AbstractContextManager[Any]:
@@ -139,20 +149,9 @@ def span(name: str, kind: str = "internal", attributes: Fields | None = None) ->
     `kind` is one of `KINDS`; the attributes are named as https://opentelemetry.io/docs/specs/semconv/ says.
     """
     parent = logs.request_ids.get()
-    if _exporter is None or parent.get("trace_flags") != "01":
+    if exporter is None or parent.get("trace_flags") != "01":
         return NOTHING
-    return Span(parent, name, kind, {} if attributes is None else attributes)
-
-
-def record(ids: Mapping[str, str], parent_id: str, name: str, kind: str, seconds: float, attributes: Fields) -> None:
-    """Export a span that took so long and ends now; it failed where it has an `error.type`."""
-    if _exporter is None:
-        return
-    end = time.time_ns()
-    made: Fields = {"traceId": ids["trace_id"], "spanId": ids["span_id"], "parentSpanId": parent_id}
-    made |= {"name": name, "kind": KINDS[kind], "attributes": _pairs(attributes)}
-    made |= {"startTimeUnixNano": str(end - int(seconds * 1e9)), "endTimeUnixNano": str(end)}
-    _exporter.add(logs.encode(made | {"status": {"code": 2} if "error.type" in attributes else {}}))
+    return Span(exporter, parent, name, kind, {} if attributes is None else attributes)
 
 
 def _pairs(attributes: Fields) -> list[Fields]:
@@ -171,7 +170,7 @@ def _given(text: str) -> dict[str, str]:
 
 
 def init_app(_app: Flask, settings: Settings) -> None:
-    global _exporter, sample
+    global exporter, sample
     base = settings.otel_exporter_otlp_endpoint
     endpoint = settings.otel_exporter_otlp_traces_endpoint or (base and f"{str(base).rstrip('/')}/v1/traces")
     if endpoint is None or settings.otel_sdk_disabled:
@@ -183,4 +182,4 @@ def init_app(_app: Flask, settings: Settings) -> None:
     secret = settings.otel_exporter_otlp_headers
     headers = _given(secret.get_secret_value() if secret else "")
     sample = sampler(settings.otel_traces_sampler, settings.otel_traces_sampler_arg)
-    _exporter = Exporter(str(endpoint), headers, resource, settings.otel_exporter_otlp_timeout / 1000)
+    exporter = Exporter(str(endpoint), headers, resource, settings.otel_exporter_otlp_timeout / 1000)
