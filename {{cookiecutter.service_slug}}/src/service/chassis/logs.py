@@ -1,10 +1,12 @@
 """One line per event on standard output: JSON, or text on a terminal."""
 
+import fcntl
 import json
 import logging
 import logging.config
 import os
 import sys
+import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -16,13 +18,14 @@ import orjson
 from service.chassis.configuration import PROJECT
 from service.settings import Settings
 
-STDOUT = 1  # written by one system call a line, so that workers do not tear each other's lines
+STDOUT = 1
 # What every LogRecord has; the rest of its attributes came as `extra`.
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
 # What joins the lines, answers, spans and calls of the current request: request_id, trace_id, span_id, trace_flags.
 request_ids: ContextVar[Mapping[str, str]] = ContextVar("request_ids", default=MappingProxyType({}))
-_json, _slow = True, 1.0
+_json, _slow, _shared = True, 1.0, False
+_writing = threading.RLock()  # a signal's handler may log within a line
 access_log = logging.getLogger("service.access")
 
 
@@ -47,6 +50,16 @@ def encode(line: dict[str, Any]) -> bytes:
         return json.dumps(line, default=str, skipkeys=True).encode() + b"\n"
 
 
+def write(line: bytes, shared: bool) -> None:
+    """Write a line whole: a pipe takes no more than 4096 bytes at once, and may be `shared` with other workers."""
+    with _writing:
+        if shared:
+            fcntl.lockf(STDOUT, fcntl.LOCK_EX)
+        os.write(STDOUT, line)
+        if shared:
+            fcntl.lockf(STDOUT, fcntl.LOCK_UN)
+
+
 class JsonFormatter(logging.Formatter):
     """A record as one JSON object, with the ids of the request it belongs to."""
 
@@ -62,8 +75,9 @@ class JsonFormatter(logging.Formatter):
 class LineHandler(logging.Handler):
     """Writes `***` for every secret of the settings, wherever in the line it stands."""
 
-    def __init__(self, secrets: list[str]) -> None:
+    def __init__(self, secrets: list[str], shared: bool) -> None:
         super().__init__()
+        self._shared = shared
         escaped = {form for secret in secrets for form in (secret, orjson.dumps(secret).decode()[1:-1])}
         self._secrets = sorted(escaped, key=len, reverse=True)
 
@@ -72,7 +86,7 @@ class LineHandler(logging.Handler):
             line = self.format(record)
             for secret in self._secrets:
                 line = line.replace(secret, "***")
-            os.write(STDOUT, f"{line}\n".encode("utf-8", "backslashreplace"))
+            write(f"{line}\n".encode("utf-8", "backslashreplace"), self._shared)
         except Exception:  # logging must not fail a request
             self.handleError(record)
 
@@ -85,7 +99,7 @@ def access(what: str, seconds: float, fields: dict[str, Any]) -> None:
     if _json:
         line = event(datetime.now(UTC), logging.getLevelName(level), access_log.name, what)
         line.update(fields)
-        os.write(STDOUT, encode(line))
+        write(encode(line), _shared)
     else:
         access_log.log(level, "%s in %.1f ms", repr(what)[1:-1], seconds * 1000)
 
@@ -99,10 +113,14 @@ def as_json(settings: Settings) -> bool:
     return settings.log_format == "json" or (settings.log_format == "auto" and not sys.stdout.isatty())
 
 
+def shared(settings: Settings) -> bool:
+    return settings.workers > 1 and sys.platform == "linux"  # elsewhere a pipe cannot be locked
+
+
 def config(settings: Settings) -> dict[str, Any]:
     """The `logging.config` dictionary of this process and of the server's."""
     text = {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s", "datefmt": "%H:%M:%S"}
-    stdout = {"()": LineHandler, "secrets": settings.secrets(), "formatter": "line"}
+    stdout = {"()": LineHandler, "secrets": settings.secrets(), "shared": shared(settings), "formatter": "line"}
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -117,7 +135,7 @@ def config(settings: Settings) -> dict[str, Any]:
 
 
 def init_app(_app: object, settings: Settings) -> None:
-    global _json, _slow
-    _json, _slow = as_json(settings), settings.slow_request
+    global _json, _slow, _shared
+    _json, _slow, _shared = as_json(settings), settings.slow_request, shared(settings)
     logging.config.dictConfig(config(settings))
     logging.captureWarnings(True)

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
@@ -68,22 +68,30 @@ class SharedProcess:
     def __init__(self) -> None:
         own = CollectorRegistry()
         self._sources = (ProcessCollector(registry=own), GCCollector(registry=own))
-        self._gauges: dict[str, Gauge] = {}
+        self._shared: dict[tuple[str, ...], Counter | Gauge] = {}
+        self._counted: dict[tuple[str, ...], float] = {}
 
     def publish(self) -> None:
         for metric in (metric for source in self._sources for metric in source.collect()):
             for sample in metric.samples:
-                if sample.name not in self._gauges:
-                    self._gauges[sample.name] = self._make(metric, sample.name, tuple(sample.labels))
-                gauge = self._gauges[sample.name]
-                (gauge.labels(**sample.labels) if sample.labels else gauge).set(sample.value)
+                key = (sample.name, *sample.labels.values())
+                if key not in self._shared:
+                    self._shared[key] = self._share(metric, sample.labels)
+                shared = self._shared[key]
+                if isinstance(shared, Gauge):
+                    shared.set(sample.value)
+                else:
+                    shared.inc(sample.value - self._counted.get(key, 0))
+                    self._counted[key] = sample.value
 
-    def _make(self, metric: Metric, name: str, labels: tuple[str, ...]) -> Gauge:
-        if name == "process_start_time_seconds":  # the latest, so that a worker's restart can be told
-            return Gauge(name, metric.documentation, registry=None, multiprocess_mode="livemax")
-        # What dead workers counted stays in the sum, so that it never goes down.
-        mode: Literal["sum", "livesum"] = "sum" if metric.type == "counter" else "livesum"
-        return Gauge(name, metric.documentation, labels, registry=None, multiprocess_mode=mode)
+    def _share(self, metric: Metric, labels: dict[str, str]) -> Counter | Gauge:
+        arguments: dict[str, Any] = {"documentation": metric.documentation, "labelnames": labels, "registry": None}
+        if metric.type == "counter":
+            shared: Counter | Gauge = Counter(metric.name, **arguments)
+        else:  # of the starts the latest, so that a worker's restart can be told
+            mode: Literal["livemax", "livesum"] = "livemax" if "start_time" in metric.name else "livesum"
+            shared = Gauge(metric.name, **arguments, multiprocess_mode=mode)
+        return shared.labels(**labels) if labels else shared
 
 
 class TargetInfo:
