@@ -53,7 +53,9 @@ class Edge:
         self._exempt = {"/livez": self.health.livez, "/readyz": self.health.readyz, "/metrics": metrics.scrape}
         # The server puts the process's environment beside the request's headers: HTTP_PROXY would be a header.
         self._foreign = {k: v for k, v in os.environ.items() if k.startswith("HTTP_") or k == "REMOTE_USER"}
-        metrics.show_load(settings.concurrency, lambda: settings.concurrency - len(self._slots))
+        metrics.LIMIT.set(settings.concurrency)
+        metrics.show(metrics.ACTIVE, lambda: settings.concurrency - len(self._slots))
+        metrics.show(metrics.SATURATION, lambda: 1 - len(self._slots) / settings.concurrency)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         probe = self._exempt.get(environ["PATH_INFO"])

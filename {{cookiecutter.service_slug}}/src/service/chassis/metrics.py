@@ -30,6 +30,7 @@ SATURATION = Gauge("http_server_saturation_ratio", "Active over allowed; of the 
 SPANS_DROPPED = Counter("trace_spans_dropped", "Spans that the collector did not take.")
 
 _children: dict[tuple[str, str, int], Histogram] = {}
+_shown: list[tuple[Gauge, Callable[[], float]]] = []
 
 
 def observe(method: str, route: str, status: int, seconds: float, exemplar: dict[str, str] | None) -> None:
@@ -43,23 +44,23 @@ def observe(method: str, route: str, status: int, seconds: float, exemplar: dict
     _children[key].observe(seconds, exemplar)
 
 
-def show_load(limit: int, active: Callable[[], int]) -> None:
-    """Show how busy this worker is: as it is when scraped, or with several workers as it was within the last second."""
-    LIMIT.set(limit)
+def show(gauge: Gauge, value: Callable[[], float]) -> None:
+    """Let a gauge say what `value` returns: as it is when scraped, or with several workers within the last second."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        ACTIVE.set_function(active)
-        SATURATION.set_function(lambda: active() / limit)
+        gauge.set_function(value)
         return
+    if not _shown:
+        threading.Thread(target=_publish, name="metrics", daemon=True).start()
+    _shown.append((gauge, value))
+
+
+def _publish() -> None:
     process = SharedProcess()
-
-    def publish() -> None:
-        while True:
-            ACTIVE.set(active())
-            SATURATION.set(active() / limit)
-            process.publish()
-            time.sleep(1)
-
-    threading.Thread(target=publish, name="load", daemon=True).start()
+    while True:
+        for gauge, value in _shown:
+            gauge.set(value())
+        process.publish()
+        time.sleep(1)
 
 
 class SharedProcess:
