@@ -5,7 +5,13 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 
-FEW = "import chassis; chassis.BLOCKS, chassis.CALLS = 5, 3; chassis.in_process(); print('layers', *chassis.LAYERS, sep='\\n')"
+FEW = """
+import chassis
+
+chassis.BLOCKS, chassis.CALLS = 5, 3
+chassis.in_process()
+print("layers", *chassis.LAYERS, sep="\\n")
+"""
 
 
 def test_the_cost_of_each_layer_is_printed(service_python: Path) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from flask.testing import FlaskClient
@@ -136,7 +137,7 @@ def test_fields_given_as_extra_are_in_the_line(app: Service, lines: Lines) -> No
 
 def test_no_secret_of_the_settings_is_in_a_line(capfd: pytest.CaptureFixture[str]) -> None:
     config = logs.config(Settings(log_format="json"))
-    config["handlers"]["stdout"]["secrets"] = ["hunter2", "hunter2-long", 'with "quotes"']
+    config["handlers"]["stdout"]["output"] = logs.Output(["hunter2", "hunter2-long", 'with "quotes"'], shared=False)
     logging.config.dictConfig(config)
     try:
         raise RuntimeError("hunter2-long")
@@ -146,6 +147,16 @@ def test_no_secret_of_the_settings_is_in_a_line(capfd: pytest.CaptureFixture[str
     assert "hunter2" not in str(line)
     assert (line["message"], line["url"]) == ("password ***", "db://me:***@host")
     assert "RuntimeError: ***" in line["exception.stacktrace"]
+
+
+def test_no_secret_is_in_the_line_of_a_request_that_has_it(
+    app: Service, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = 'pass word"é\x01'
+    monkeypatch.setattr(logs, "_output", logs.Output([known], shared=False))
+    app.test_client().get(f"/{quote(known)}")
+    (line,) = lines()
+    assert (line["message"], line["url.path"]) == ("GET /*** 404", "/***")
 
 
 def test_a_level_above_info_leaves_out_the_request_lines(app: Service, lines: Lines) -> None:

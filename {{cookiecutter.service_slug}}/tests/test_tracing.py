@@ -84,7 +84,7 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture
 def traced(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     """The application with a collector; its spans are sent every 20 ms, and 20 of them may wait."""
-    for name, value in {"exporter": None, "sample": tracing.sample, "PAUSE": 0.02, "QUEUE": 20}.items():
+    for name, value in {"exporter": None, "sample": tracing.sample, "PAUSE": 0.02, "FLUSH": 0.1, "QUEUE": 20}.items():
         monkeypatch.setattr(tracing, name, value)
     app = create_app(
         Settings.model_validate(
@@ -107,7 +107,7 @@ def traced(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[Se
 
     yield app
     assert tracing.exporter
-    tracing.exporter._spans.clear()  # its collector is gone
+    tracing.exporter.end()
 
 
 @pytest.fixture
@@ -168,6 +168,18 @@ def test_a_collector_that_takes_too_long_is_given_up(traced: Service, collector:
     hasty = {"otel_exporter_otlp_endpoint": collector.url, "otel_exporter_otlp_timeout": 50}
     create_app(Settings.model_validate(hasty)).test_client().get("/v1/products/tea")
     wait_until(lambda: collector.asked > 1)
+
+
+@pytest.mark.parametrize("value", ["key=a%0Ab", "key=%E2%82%ACa", "a key=ab", "=ab"])
+def test_headers_that_cannot_be_sent_are_refused_and_not_told(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", value)
+    with pytest.raises(SystemExit):
+        Settings.load()
+    told = capsys.readouterr().err
+    assert "OTEL_EXPORTER_OTLP_HEADERS: Value error, must be `name=value,...` of printable ASCII" in told
+    assert value not in told
 
 
 def test_one_identity_is_in_the_span_the_line_and_the_problem(

@@ -2,19 +2,22 @@
 
 import math
 import os
+import re
 import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
+from urllib.parse import unquote
 
-from pydantic import Field, HttpUrl, SecretBytes, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, HttpUrl, SecretBytes, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SecretsSettingsSource, SettingsConfigDict
 from pydantic_settings import PydanticBaseSettingsSource as Source
 
 CGROUP = Path("/sys/fs/cgroup")
 MIB = 1024 * 1024
+TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # what a header's name is made of
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,23 @@ class Project:
 
 
 PROJECT = Project.read(Path(__file__).parents[3] / "pyproject.toml")
+
+
+def pairs(text: str) -> dict[str, str]:
+    """What a variable gives as `name=value,name=value`, percent-encoded."""
+    items = (item.partition("=") for item in text.split(",") if "=" in item)
+    return {name.strip(): unquote(value.strip()) for name, _, value in items}
+
+
+def _sendable(headers: SecretStr | None) -> SecretStr | None:
+    """Refuse here what would fail, and be told with its value, whenever it is to be sent."""
+    for name, value in pairs(headers.get_secret_value() if headers else "").items():
+        if not (TOKEN.fullmatch(name) and value.isascii() and value.isprintable()):
+            raise ValueError("must be `name=value,...` of printable ASCII characters")
+    return headers
+
+
+Headers = Annotated[SecretStr | None, AfterValidator(_sendable)]
 
 
 class FileSource(Source):
@@ -68,7 +88,7 @@ class Configuration(BaseSettings):
         None, description="Collector, OTLP over HTTP, as `http://collector:4318`; without it no traces are made"
     )
     otel_exporter_otlp_traces_endpoint: HttpUrl | None = Field(None, description="The whole address for traces instead")
-    otel_exporter_otlp_headers: SecretStr | None = Field(None, description="`name=value,...` the collector asks for")
+    otel_exporter_otlp_headers: Headers = Field(None, description="`name=value,...` the collector asks for")
     otel_exporter_otlp_timeout: int = Field(10_000, ge=1, description="Milliseconds that the collector may take")
     otel_service_name: str | None = Field(None, description="Name of the service in traces, if not its own")
     otel_resource_attributes: str | None = Field(None, description="`name=value,...` of all spans")

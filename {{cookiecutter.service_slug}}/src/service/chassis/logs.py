@@ -7,7 +7,7 @@ import logging.config
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -24,7 +24,7 @@ STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "
 OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
 # What joins the lines, answers, spans and calls of the current request: request_id, trace_id, span_id, trace_flags.
 request_ids: ContextVar[Mapping[str, str]] = ContextVar("request_ids", default=MappingProxyType({}))
-_json, _slow, _shared = True, 1.0, False
+_json, _slow = True, 1.0
 _writing = threading.RLock()  # a signal's handler may log within a line
 access_log = logging.getLogger("service.access")
 
@@ -50,14 +50,27 @@ def encode(line: dict[str, Any]) -> bytes:
         return json.dumps(line, default=str, skipkeys=True).encode() + b"\n"
 
 
-def write(line: bytes, shared: bool) -> None:
-    """Write a line whole: a pipe takes no more than 4096 bytes at once, and may be `shared` with other workers."""
-    with _writing:
-        if shared:
-            fcntl.lockf(STDOUT, fcntl.LOCK_EX)
-        os.write(STDOUT, line)
-        if shared:
-            fcntl.lockf(STDOUT, fcntl.LOCK_UN)
+class Output:
+    """Standard output: every line is whole and has `***` for every secret, wherever in it that stands."""
+
+    def __init__(self, secrets: Iterable[str], shared: bool) -> None:
+        forms = {form for secret in secrets for form in (secret, json.dumps(secret)[1:-1])}
+        escaped = {orjson.dumps(secret)[1:-1] for secret in secrets}
+        self._secrets = sorted(escaped | {form.encode() for form in forms}, key=len, reverse=True)
+        self._shared = shared  # with other workers: a pipe takes no more than 4096 bytes at once
+
+    def write(self, line: bytes) -> None:
+        for secret in self._secrets:
+            line = line.replace(secret, b"***")
+        with _writing:
+            if self._shared:
+                fcntl.lockf(STDOUT, fcntl.LOCK_EX)
+            os.write(STDOUT, line)
+            if self._shared:
+                fcntl.lockf(STDOUT, fcntl.LOCK_UN)
+
+
+_output = Output((), shared=False)
 
 
 class JsonFormatter(logging.Formatter):
@@ -73,20 +86,15 @@ class JsonFormatter(logging.Formatter):
 
 
 class LineHandler(logging.Handler):
-    """Writes `***` for every secret of the settings, wherever in the line it stands."""
+    """Hands records to an Output, a line each."""
 
-    def __init__(self, secrets: list[str], shared: bool) -> None:
+    def __init__(self, output: Output) -> None:
         super().__init__()
-        self._shared = shared
-        escaped = {form for secret in secrets for form in (secret, orjson.dumps(secret).decode()[1:-1])}
-        self._secrets = sorted(escaped, key=len, reverse=True)
+        self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = self.format(record)
-            for secret in self._secrets:
-                line = line.replace(secret, "***")
-            write(f"{line}\n".encode("utf-8", "backslashreplace"), self._shared)
+            self._output.write(f"{self.format(record)}\n".encode("utf-8", "backslashreplace"))
         except Exception:  # logging must not fail a request
             self.handleError(record)
 
@@ -99,7 +107,7 @@ def access(what: str, seconds: float, fields: dict[str, Any]) -> None:
     if _json:
         line = event(datetime.now(UTC), logging.getLevelName(level), access_log.name, what)
         line.update(fields)
-        write(encode(line), _shared)
+        _output.write(encode(line))
     else:
         access_log.log(level, "%s in %.1f ms", repr(what)[1:-1], seconds * 1000)
 
@@ -113,14 +121,15 @@ def as_json(settings: Settings) -> bool:
     return settings.log_format == "json" or (settings.log_format == "auto" and not sys.stdout.isatty())
 
 
-def shared(settings: Settings) -> bool:
-    return settings.workers > 1 and sys.platform == "linux"  # elsewhere a pipe cannot be locked
+def output(settings: Settings) -> Output:
+    shared = settings.workers > 1 and sys.platform == "linux"  # elsewhere a pipe cannot be locked
+    return Output(settings.secrets(), shared)
 
 
 def config(settings: Settings) -> dict[str, Any]:
     """The `logging.config` dictionary of this process and of the server's."""
     text = {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s", "datefmt": "%H:%M:%S"}
-    stdout = {"()": LineHandler, "secrets": settings.secrets(), "shared": shared(settings), "formatter": "line"}
+    stdout = {"()": LineHandler, "output": output(settings), "formatter": "line"}
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -135,7 +144,7 @@ def config(settings: Settings) -> dict[str, Any]:
 
 
 def init_app(_app: object, settings: Settings) -> None:
-    global _json, _slow, _shared
-    _json, _slow, _shared = as_json(settings), settings.slow_request, shared(settings)
+    global _json, _slow, _output
+    _json, _slow, _output = as_json(settings), settings.slow_request, output(settings)
     logging.config.dictConfig(config(settings))
     logging.captureWarnings(True)

@@ -10,7 +10,6 @@ from multiprocessing.util import Finalize
 from random import getrandbits
 from typing import Any
 from urllib.error import HTTPError
-from urllib.parse import unquote
 from urllib.request import Request
 from urllib.request import urlopen
 from uuid import uuid4
@@ -19,7 +18,7 @@ from flask import Flask
 
 from service.chassis import logs
 from service.chassis import metrics
-from service.chassis.configuration import PROJECT
+from service.chassis.configuration import PROJECT, pairs
 from service.settings import Settings
 
 log = logging.getLogger("service.tracing")
@@ -71,7 +70,7 @@ class Exporter:
         self._wake, self._ended, self._trouble = threading.Event(), False, ""
         self._thread = threading.Thread(target=self._run, name="tracing", daemon=True)
         self._thread.start()
-        Finalize(None, self._end, exitpriority=10)  # `atexit` does not run in a forked worker
+        self.end = Finalize(None, self._end, exitpriority=10)  # `atexit` does not run in a forked worker
 
     def record(
         self, ids: Mapping[str, str], parent_id: str, name: str, kind: str, seconds: float, attributes: Fields
@@ -163,12 +162,6 @@ def _value(value: object) -> Fields:
     return {kind: encode(value)}
 
 
-def _given(text: str) -> dict[str, str]:
-    """What a variable gives as `name=value,name=value`, percent-encoded."""
-    pairs = (item.partition("=") for item in text.split(",") if "=" in item)
-    return {name.strip(): unquote(value.strip()) for name, _, value in pairs}
-
-
 def init_app(_app: Flask, settings: Settings) -> None:
     global exporter, sample
     base = settings.otel_exporter_otlp_endpoint
@@ -176,10 +169,10 @@ def init_app(_app: Flask, settings: Settings) -> None:
     if endpoint is None or settings.otel_sdk_disabled:
         return
     own = {"service.name": PROJECT.name, "service.version": PROJECT.version, "service.instance.id": str(uuid4())}
-    resource = own | _given(settings.otel_resource_attributes or "")
+    resource = own | pairs(settings.otel_resource_attributes or "")
     if settings.otel_service_name:
         resource["service.name"] = settings.otel_service_name
     secret = settings.otel_exporter_otlp_headers
-    headers = _given(secret.get_secret_value() if secret else "")
+    headers = pairs(secret.get_secret_value() if secret else "")
     sample = sampler(settings.otel_traces_sampler, settings.otel_traces_sampler_arg)
     exporter = Exporter(str(endpoint), headers, resource, settings.otel_exporter_otlp_timeout / 1000)
