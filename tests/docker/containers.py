@@ -5,6 +5,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,10 @@ class Container:
         command = ("docker", "logs", "--tail", str(last), self.id)
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
 
+    def output(self) -> bytes:
+        """All that it wrote to standard output, to the byte."""
+        return subprocess.run(("docker", "logs", self.id), capture_output=True, check=True).stdout
+
     def python(self, code: str) -> str:
         """Run code by the image's interpreter inside the container and return what it prints."""
         return docker("exec", self.id, "python", "-c", code)
@@ -88,15 +93,23 @@ class Container:
         docker("rm", "--force", "--volumes", self.id)
 
 
-def fetch(port: int, path: str, method: str = "GET", body: str | None = None) -> tuple[int, str, bytes]:
-    """Return status, content type and body of one request on a connection of its own."""
+def ask(
+    port: int, path: str, method: str = "GET", body: str | None = None, headers: Mapping[str, str] | None = None
+) -> tuple[int, http.client.HTTPMessage, bytes]:
+    """Return status, headers and body of one request on a connection of its own."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
-        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+        connection.request(method, path, body, headers or {})
         reply = connection.getresponse()
-        return reply.status, reply.headers["Content-Type"], reply.read()
+        return reply.status, reply.headers, reply.read()
     finally:
         connection.close()
+
+
+def fetch(port: int, path: str, method: str = "GET", body: str | None = None) -> tuple[int, str, bytes]:
+    """Return status, content type and body of one request, whose body is JSON."""
+    code, headers, content = ask(port, path, method, body, {"Content-Type": "application/json"} if body else {})
+    return code, headers["Content-Type"], content
 
 
 def status(port: int, path: str) -> int | None:
@@ -105,3 +118,10 @@ def status(port: int, path: str) -> int | None:
         return fetch(port, path)[0]
     except (OSError, http.client.HTTPException):
         return None
+
+
+def replaced(folder: Path, service: Path, appended: str) -> tuple[str, str]:
+    """Return the option that mounts the service's app.py, made in `folder`, with lines appended that redefine it."""
+    app = folder / "app.py"
+    app.write_text((service / "src/service/app.py").read_text("utf-8") + appended, "utf-8")
+    return "--volume", f"{app}:/app/src/service/app.py:ro"

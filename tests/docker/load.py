@@ -5,6 +5,7 @@ import http.client
 import socket
 import threading
 import time
+from collections.abc import Mapping
 
 from tests.docker.containers import status
 
@@ -16,11 +17,12 @@ SLOW_REQUEST = (
 class KeepAliveLoad:
     """Threads that ask one path in a closed loop until readiness says otherwise, as behind a load balancer."""
 
-    def __init__(self, port: int, path: str, clients: int) -> None:
+    def __init__(self, port: int, path: str, clients: int, headers: Mapping[str, str] | None = None) -> None:
         """Start the clients."""
         self.answered = 0
+        self.slowest = 0.0  # seconds
         self.failures: list[str] = []
-        self._port, self._path = port, path
+        self._port, self._path, self._headers = port, path, headers or {}
         self._leave = threading.Event()
         self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(clients)]
         self._threads.append(threading.Thread(target=self._follow_readiness, daemon=True))
@@ -28,15 +30,16 @@ class KeepAliveLoad:
             thread.start()
 
     def _follow_readiness(self) -> None:
-        while status(self._port, "/readyz") == 200:
-            time.sleep(0.1)
+        while status(self._port, "/readyz") == 200 and not self._leave.wait(0.1):
+            pass
         self._leave.set()
 
     def _ask(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
         while not self._leave.is_set():
+            started = time.monotonic()
             try:
-                connection.request("GET", self._path)
+                connection.request("GET", self._path, headers=self._headers)
                 reply = connection.getresponse()
                 reply.read()
                 if reply.status != 200:
@@ -44,6 +47,7 @@ class KeepAliveLoad:
             except (OSError, http.client.HTTPException) as error:
                 self.failures.append(repr(error))
                 connection.close()
+            self.slowest = max(self.slowest, time.monotonic() - started)
             self.answered += 1
             time.sleep(0.005)
         connection.close()
@@ -53,6 +57,11 @@ class KeepAliveLoad:
         for thread in self._threads:
             thread.join(seconds)
             assert not thread.is_alive()
+
+    def stop(self) -> None:
+        """Let the clients leave after their present request."""
+        self._leave.set()
+        self.join(seconds=30)
 
 
 class SlowSenders:

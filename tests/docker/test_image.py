@@ -19,18 +19,12 @@ from tests.docker.containers import build
 from tests.docker.containers import docker
 from tests.docker.containers import eventually
 from tests.docker.containers import fetch
+from tests.docker.containers import replaced
 from tests.docker.containers import status
 from tests.docker.load import KeepAliveLoad
 from tests.docker.load import SlowSenders
 
 pytestmark = pytest.mark.docker
-
-
-def replaced(tmp_path: Path, service: Path, appended: str) -> tuple[str, str]:
-    """Return the option that mounts app.py with lines appended that redefine `create_app`."""
-    app = tmp_path / "app.py"
-    app.write_text((service / "src/service/app.py").read_text("utf-8") + appended, "utf-8")
-    return "--volume", f"{app}:/app/src/service/app.py:ro"
 
 
 def test_docker_and_hadolint_find_nothing_in_the_dockerfile(service: Path) -> None:
@@ -171,36 +165,6 @@ def test_the_metrics_parse_and_count_the_requests(run: Run) -> None:
     families = {family.name: family for family in text_string_to_metric_families(fetch(port, "/metrics")[2].decode())}
     samples = families["http_server_request_duration_seconds"].samples
     assert [sample.value for sample in samples if sample.name.endswith("_count")] == [3]
-
-
-@pytest.fixture
-def network(image: str) -> object:
-    """A network for two containers that know each other by name."""
-    docker("network", "create", image)
-    yield image
-    docker("network", "rm", image)
-
-
-def test_prometheus_scrapes_it(network: str, run: Run, tmp_path: Path) -> None:
-    run("--network", network, "--network-alias", "service")
-    config = tmp_path / "prometheus.yml"
-    target = {"job_name": "service", "scrape_interval": "1s", "static_configs": [{"targets": ["service:5000"]}]}
-    config.write_text(json.dumps({"scrape_configs": [target]}))
-    config.chmod(0o644)
-    mount = f"{config}:/etc/prometheus/prometheus.yml:ro"
-    options = ("--publish", "127.0.0.1::9090", "--volume", mount)
-    prometheus = docker("run", "--detach", "--network", network, *options, "prom/prometheus:v3")
-    try:
-        port = int(docker("port", prometheus, "9090").splitlines()[0].rpartition(":")[2])
-        query = '/api/v1/query?query=up{job="service"}*on(job)group_left(service_name)target_info'
-        eventually(lambda: b'"flask-microservice"' in (answer(port, query) or b""), "scraped")
-    finally:
-        docker("rm", "--force", "--volumes", prometheus)
-
-
-def answer(port: int, path: str) -> bytes | None:
-    """Return the body of an answer; None where nothing answers yet."""
-    return fetch(port, path)[2] if status(port, path) == 200 else None
 
 
 def test_clients_that_follow_readiness_lose_no_request_when_it_stops(run: Run) -> None:

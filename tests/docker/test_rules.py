@@ -1,0 +1,136 @@
+"""The service's rules as promtool judges them: with series that must make each alert fire, and that must not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.docker.monitoring import configuration
+from tests.docker.monitoring import promtool
+
+pytestmark = pytest.mark.docker
+
+JOB = "job='flask-microservice'"
+DAY = 24 * 60  # minutes: the series have one sample a minute
+RATE = 10_000  # requests a minute
+
+# On the third day so many of 10,000 requests fail for the last minutes; what fires then, and what minutes later.
+BURNS = [
+    (600, 20, {"1h"}, 30, set()),
+    (120, 4 * 60, {"6h"}, 30, set()),
+    (50, 16 * 60, {"1d", "3d"}, 2 * 60, {"3d"}),
+    (20, 40 * 60, {"3d"}, 6 * 60, set()),
+    (9, 3 * DAY, set(), 30, set()),
+    (800, 1, set(), 30, set()),
+]
+
+
+def counter(parts: list[tuple[int, int]]) -> str:
+    """A counter in promtool's notation: so much more a minute, for so many minutes, part after part."""
+    written, value = ["0"], 0
+    for step, minutes in filter(lambda part: part[1], parts):
+        written.append(f"{value + step}+{step}x{minutes - 1}")
+        value += step * minutes
+    return " ".join(written)
+
+
+def failures(bad: int, minutes: int, after: int) -> dict[str, str]:
+    """Requests of which the `bad` of 10,000 are answered with 500."""
+    failed = [(0, 3 * DAY - minutes), (bad, minutes), (0, after)]
+    name = f"http_server_request_duration_seconds_count{{{JOB},http_response_status_code="
+    answered = [(RATE - step, length) for step, length in failed]
+    return {name + "'500'}": counter(failed), name + "'200'}": counter(answered)}
+
+
+def delays(bad: int, minutes: int, after: int) -> dict[str, str]:
+    """Requests of which ten times as many are slow: the budget of latency is ten times that of availability."""
+    slow = [(0, 3 * DAY - minutes), (10 * bad, minutes), (0, after)]
+    quick = [(RATE - step, length) for step, length in slow]
+    name = "http_server_request_duration_seconds"
+    every = counter([(RATE, length) for _, length in slow])
+    return {f"{name}_bucket{{{JOB},le='0.3'}}": counter(quick), f"{name}_count{{{JOB}}}": every}
+
+
+def judge(service: Path, folder: Path, series: dict[str, str], firing: dict[str, set[str]], every: str = "1m") -> None:
+    """Let promtool assert which alerts, and no others, fire at each time; rules are evaluated so often."""
+    asked = [
+        {
+            "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
+            "eval_time": when,
+            "exp_samples": [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(names)],
+        }
+        for when, names in firing.items()
+    ]
+    given = [{"series": name, "values": values} for name, values in series.items()]
+    document: dict[str, Any] = {"rule_files": ["rules.yaml"], "evaluation_interval": every}
+    document["tests"] = [{"interval": "1m", "input_series": given, "promql_expr_test": asked}]
+    path = folder / "cases.yaml"
+    path.write_text(json.dumps(document))
+    status, said = promtool("test", "rules", "cases.yaml", files=(path, service / "rules.yaml"))
+    assert status == 0, said
+
+
+def test_promtool_finds_nothing_in_the_rules(service: Path) -> None:
+    status, said = promtool(
+        "check", "rules", "--lint=all", "--lint-fatal", "rules.yaml", files=(service / "rules.yaml",)
+    )
+    assert status == 0, said
+
+
+def test_the_rules_load_into_prometheus(service: Path, tmp_path: Path) -> None:
+    files = (configuration(service, tmp_path), service / "rules.yaml")
+    status, said = promtool("check", "config", "--lint=all", "--lint-fatal", "prometheus.yml", files=files)
+    assert status == 0, said
+
+
+@pytest.mark.parametrize(("section", "requests"), [("Availability", failures), ("Latency", delays)])
+@pytest.mark.parametrize(("bad", "minutes", "burns", "after", "then"), BURNS)
+def test_an_alert_fires_as_fast_as_the_budget_burns(
+    service: Path,
+    tmp_path: Path,
+    section: str,
+    requests: Any,
+    bad: int,
+    minutes: int,
+    burns: set[str],
+    after: int,
+    then: set[str],
+) -> None:
+    alive = {f"up{{{JOB}}}": f"1x{3 * DAY + after}"}
+    firing = {3 * DAY - minutes: set(), 3 * DAY: burns, 3 * DAY + after: then}
+    named = {f"{when}m": {f"{section}Burn{window}" for window in windows} for when, windows in firing.items()}
+    judge(service, tmp_path, requests(bad, minutes, after) | alive, named, every="30m")
+
+
+# One value a minute, and which minutes' values make which alert fire.
+CAUSES = [
+    (
+        f"http_server_saturation_ratio{{{JOB},instance='a'}}",
+        "0x10 0.9x20 0.1x10",
+        "Saturation",
+        "25m",
+        ["10m", "14m", "37m"],
+    ),
+    (f"http_server_saturation_ratio{{{JOB},instance='a'}}", "0.7x40", "Saturation", "", ["20m", "40m"]),
+    (f"process_start_time_seconds{{{JOB},instance='a'}}", "1x5 2x2 3x2 4x30", "Restarts", "12m", ["4m", "9m", "30m"]),
+    (f"process_start_time_seconds{{{JOB},instance='a'}}", "1x5 2x2 3x30", "Restarts", "", ["10m", "20m"]),
+    (f"up{{{JOB},instance='b'}}", "1x40", "Down", "", ["10m", "30m"]),
+]
+
+
+@pytest.mark.parametrize(("series", "values", "alert", "fires", "not_at"), CAUSES)
+def test_a_cause_fires_while_it_lasts(
+    service: Path, tmp_path: Path, series: str, values: str, alert: str, fires: str, not_at: list[str]
+) -> None:
+    firing = {when: set[str]() for when in not_at} | ({fires: {alert}} if fires else {})
+    judge(service, tmp_path, {series: values, f"up{{{JOB},instance='a'}}": "1x40"}, firing)
+
+
+def test_that_no_instance_is_up_fires_after_a_minute_and_ends(service: Path, tmp_path: Path) -> None:
+    ups = {f"up{{{JOB},instance='a'}}": "1x5 0x10 1x5", f"up{{{JOB},instance='b'}}": "1x3 stale"}
+    judge(service, tmp_path, ups, {"5m": set(), "6m": set(), "8m": {"Down"}, "17m": set()})
+
+
+def test_that_nothing_was_ever_scraped_fires(service: Path, tmp_path: Path) -> None:
+    judge(service, tmp_path, {"up{job='another'}": "1x5"}, {"3m": {"Down"}})
