@@ -45,7 +45,11 @@ class Prometheus(Server):
         """Write its configuration into `folder` and start it."""
         config = mount(configuration(service, folder), "/etc/prometheus/prometheus.yml")
         rules = mount(service / "rules.yaml", "/etc/prometheus/rules.yaml")
-        arguments = ("--config.file=/etc/prometheus/prometheus.yml", "--enable-feature=exemplar-storage")
+        arguments = (
+            "--config.file=/etc/prometheus/prometheus.yml",
+            "--storage.tsdb.path=/prometheus",
+            "--enable-feature=exemplar-storage",
+        )
         super().__init__(network, "prometheus", 9090, *config, *rules, PROMETHEUS, *arguments)
 
     def query(self, expression: str) -> list[dict[str, Any]]:
