@@ -79,9 +79,10 @@ class Container:
         command = ("docker", "logs", "--tail", str(last), self.id)
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
 
-    def output(self) -> bytes:
-        """All that it wrote to standard output, to the byte."""
-        return subprocess.run(("docker", "logs", self.id), capture_output=True, check=True).stdout
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines of its standard output; each must be an object of JSON, whatever else ends a line of text."""
+        output = subprocess.run(("docker", "logs", self.id), capture_output=True, check=True).stdout
+        return [dict(json.loads(line)) for line in output.removesuffix(b"\n").split(b"\n")]
 
     def python(self, code: str) -> str:
         """Run code by the image's interpreter inside the container and return what it prints."""
