@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from tests.docker.collector import Collector
 from tests.docker.containers import Container
 from tests.docker.containers import ask
 from tests.docker.containers import docker
@@ -56,7 +57,9 @@ def watched(
         docker("network", "create", network)
         stack.callback(docker, "network", "rm", network)
         places = ("--network", network, "--network-alias", "service", "--publish", "127.0.0.1::5000")
-        options = (*replaced(folder, service, FAILING), "--env", f"WORKERS={request.param}")
+        collector = Collector()
+        stack.callback(collector.close)
+        options = (*replaced(folder, service, FAILING), *collector.options, "--env", f"WORKERS={request.param}")
         container = Container(image, *places, *options)
         stack.callback(container.remove)
         alertmanager = Alertmanager(network, folder)
@@ -67,6 +70,16 @@ def watched(
         for path in ("/v1/products/tea", "/fail"):
             stack.callback(KeepAliveLoad(port, path, clients=1, headers=SAMPLED).stop)
         yield Watched(request.param, port, prometheus, alertmanager)
+
+
+def counted(port: int, media_type: str) -> str:
+    """Return the metrics once a request has been counted."""
+
+    def given() -> str:
+        return ask(port, "/metrics", headers={"Accept": media_type})[2].decode()
+
+    eventually(lambda: "http_server_request_duration_seconds_bucket" in given(), "a request is counted")
+    return given()
 
 
 def rules(service: Path, kind: str) -> list[dict[str, Any]]:
@@ -139,13 +152,11 @@ def test_prometheus_stores_the_callers_trace_as_an_exemplar_of_one_worker(watche
 
 
 def test_promtool_finds_nothing_in_the_metrics(watched: Watched) -> None:
-    metrics = ask(watched.port, "/metrics")[2].decode()
-    assert "http_server_request_duration_seconds_bucket" in metrics
+    metrics = counted(watched.port, "text/plain; version=0.0.4")
     assert promtool("check", "metrics", stdin=metrics) == (0, "")
 
 
 def test_openmetrics_bears_exemplars_and_the_text_format_none(watched: Watched) -> None:
-    text = ask(watched.port, "/metrics", headers={"Accept": "text/plain; version=0.0.4"})[2].decode()
-    given = ask(watched.port, "/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})[2].decode()
-    assert TRACE not in text
+    assert TRACE not in counted(watched.port, "text/plain; version=0.0.4")
+    given = counted(watched.port, "application/openmetrics-text; version=1.0.0")
     assert (TRACE in given, given.endswith("# EOF\n")) == (watched.workers == "1", True)

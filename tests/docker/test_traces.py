@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from typing import NamedTuple
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -92,54 +93,77 @@ def call(port: int, path: str) -> tuple[Span, Any, Any]:
     return caller, headers, json.loads(body)
 
 
-@pytest.mark.parametrize(("path", "steps"), STEPS)
-def test_caller_request_and_steps_are_one_trace_that_answer_problem_and_log_name(
-    run: Run, collector: Collector, added: tuple[str, str], path: str, steps: list[str]
-) -> None:
-    container = run(*collector.options, *added).wait_until_ready()
+class Trace(NamedTuple):
+    """One call within a span of our own, and what is found of it everywhere."""
+
+    caller: Span
+    request: Span
+    steps: list[Span]
+    headers: Any
+    problem: dict[str, Any]
+    lines: list[dict[str, Any]]
+    resource: dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=STEPS, ids=lambda case: case[0])
+def trace(
+    request: pytest.FixtureRequest, image: str, service: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Trace]:
+    """What is asked and the names of the steps are the parameter's."""
+    path, names = request.param
+    collector = Collector()
+    added = replaced(tmp_path_factory.mktemp("trace"), service, ADDED)
+    container = Container(image, "--publish", "127.0.0.1::5000", *collector.options, *added).wait_until_ready()
     caller, headers, problem = call(container.port, path)
-    eventually(lambda: len(collector.spans) == len(steps) + 1, "all spans")
-    assert collector.faults == []
-    *within, request = collector.spans
-    assert [span.name for span in within] == steps
-    assert (request.parent_span_id, request.kind) == (caller.span_id, Span.SPAN_KIND_SERVER)
-    assert {span.parent_span_id for span in within} == {request.span_id}
-    assert {span.trace_id for span in collector.spans} == {caller.trace_id}
-    trace = caller.trace_id.hex()
-    assert headers["X-Request-ID"] == problem["request_id"] == problem["trace_id"] == trace
-    told = {(line["logger"], line["span_id"]) for line in container.lines() if line.get("trace_id") == trace}
-    assert told == {("service.told", within[-1].span_id.hex()), ("service.access", request.span_id.hex())}
+    eventually(lambda: len(collector.spans) > len(names), "all spans")
+    *steps, served = collector.spans
+    resource = values(collector.requests[0].resource_spans[0].resource.attributes)
+    assert (collector.faults, [span.name for span in steps]) == ([], names)
+    yield Trace(caller, served, steps, headers, problem, container.lines(), resource)
+    container.remove()
+    collector.close()
 
 
-def test_each_span_lies_within_its_parents_time(run: Run, collector: Collector, added: tuple[str, str]) -> None:
-    caller, _, _ = call(run(*collector.options, *added).wait_until_ready().port, "/told")
-    eventually(lambda: len(collector.spans) == 2, "all spans")
-    look, request = collector.spans
-    starts = [span.start_time_unix_nano for span in (caller, request, look)]
-    ends = [span.end_time_unix_nano for span in (look, request, caller)]
+def test_request_and_steps_belong_to_the_callers_span(trace: Trace) -> None:
+    assert (trace.request.parent_span_id, trace.request.kind) == (trace.caller.span_id, Span.SPAN_KIND_SERVER)
+    assert {span.parent_span_id for span in trace.steps} == {trace.request.span_id}
+    assert {span.trace_id for span in (trace.request, *trace.steps)} == {trace.caller.trace_id}
+
+
+def test_answer_and_problem_name_the_trace(trace: Trace) -> None:
+    ids = (trace.headers["X-Request-ID"], trace.problem["request_id"], trace.problem["trace_id"])
+    assert set(ids) == {trace.caller.trace_id.hex()}
+
+
+def test_lines_name_the_span_that_they_were_written_in(trace: Trace) -> None:
+    told = {
+        (line["logger"], line["span_id"]) for line in trace.lines if line.get("trace_id") == trace.caller.trace_id.hex()
+    }
+    assert told >= {("service.access", trace.request.span_id.hex()), ("service.told", trace.steps[-1].span_id.hex())}
+
+
+def test_each_span_lies_within_its_parents_time(trace: Trace) -> None:
+    outer, inner = trace.request, trace.steps[0]
+    starts = [span.start_time_unix_nano for span in (trace.caller, outer, inner)]
+    ends = [span.end_time_unix_nano for span in (inner, outer, trace.caller)]
     assert starts + ends == sorted(starts + ends)
 
 
-def test_attributes_have_the_types_of_the_conventions(run: Run, collector: Collector, added: tuple[str, str]) -> None:
-    call(run(*collector.options, *added).wait_until_ready().port, "/told")
-    eventually(lambda: len(collector.spans) == 2, "all spans")
-    look, request = (values(span.attributes) for span in collector.spans)
-    assert look == {"rows": 2, "cached": False, "part": 0.5}
-    assert (request["http.request.method"], request["http.route"]) == ("GET", "/told")
-    assert (request["url.path"], request["url.scheme"]) == ("/told", "http")
-    assert request["http.response.status_code"] == 404
-    resource = values(collector.requests[0].resource_spans[0].resource.attributes)
-    assert (resource["service.name"], resource["service.version"]) == ("flask-microservice", "0.1.0")
+def test_attributes_have_the_names_and_types_of_the_conventions(trace: Trace) -> None:
+    said = values(trace.request.attributes)
+    assert (said["http.request.method"], said["http.route"]) == ("GET", "/told")
+    assert (said["url.path"], said["url.scheme"], said["http.response.status_code"]) == ("/told", "http", 404)
+    assert values(trace.steps[0].attributes) == {"rows": 2, "cached": False, "part": 0.5}
+    assert (trace.resource["service.name"], trace.resource["service.version"]) == ("flask-microservice", "0.1.0")
 
 
 def test_the_spans_of_all_workers_arrive_once_each(run: Run, collector: Collector) -> None:
-    container = run(*collector.options, "--env", "WORKERS=2").wait_until_ready()
-    load = KeepAliveLoad(container.port, "/v1/products/tea", clients=4)
-    eventually(lambda: load.answered > 300, "300 requests")
-    load.stop()
-    eventually(lambda: len(collector.spans) >= load.answered, "all spans")
-    assert (load.failures, collector.faults) == ([], [])
-    assert len({span.span_id for span in collector.spans}) == len(collector.spans) == load.answered
+    port = run(*collector.options, "--env", "WORKERS=2").wait_until_ready().port
+    for _ in range(200):  # each on a connection of its own, so that no worker gets none
+        assert ask(port, "/v1/products/tea")[0] == 200
+    eventually(lambda: len(collector.spans) >= 200, "all spans")
+    assert collector.faults == []
+    assert len({span.span_id for span in collector.spans}) == len(collector.spans) == 200
     resources = [values(one.resource_spans[0].resource.attributes) for one in collector.requests]
     assert len({resource["service.instance.id"] for resource in resources}) == 2
 
