@@ -6,12 +6,14 @@ import socket
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from tests.docker.containers import Container
 from tests.docker.containers import Run
 from tests.docker.containers import ask
 from tests.docker.containers import docker
@@ -177,6 +179,11 @@ def test_no_line_is_torn_by_another_worker_s(run: Run, added: tuple[str, str]) -
     assert len(reached) == 1800
 
 
+def shown(container: Container, stacks: int) -> bool:
+    """Whether the log has the stacks of so many processes."""
+    return container.logs().count("Current thread") == stacks
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigquit_shows_the_stacks_of_every_worker_and_changes_nothing(
     run: Run, added: tuple[str, str], workers: int
@@ -193,7 +200,7 @@ def test_sigquit_shows_the_stacks_of_every_worker_and_changes_nothing(
     eventually(lambda: b"http_server_active_requests 1.0" in ask(port, "/metrics")[2], "in flight")
     for dumps in (workers, 2 * workers):
         docker("kill", "--signal", "QUIT", container.id)
-        eventually(lambda dumps=dumps: container.logs().count("Current thread") == dumps, "stacks")  # type: ignore[misc]
+        eventually(partial(shown, container, dumps), "stacks")
     assert container.logs().count(" in slow\n") == 2
     in_flight.join(20)
     assert answers == [(200, b"slept")]
