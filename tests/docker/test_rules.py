@@ -69,6 +69,8 @@ def judge(service: Path, folder: Path, series: dict[str, str], firing: dict[str,
     ]
     given = [{"series": name, "values": values} for name, values in series.items()]
     document: dict[str, Any] = {"rule_files": ["rules.yaml"], "evaluation_interval": every}
+    # Else by chance, and what one group records would be too old for the next.
+    document["group_eval_order"] = [f"{service.name}-{group}" for group in ("ratios", "objectives", "causes")]
     document["tests"] = [{"interval": "1m", "input_series": given, "promql_expr_test": asked}]
     path = folder / "cases.yaml"
     path.write_text(json.dumps(document))
