@@ -40,21 +40,15 @@ def counter(parts: list[tuple[int, int]]) -> str:
     return " ".join(written)
 
 
-def failures(bad: int, minutes: int, after: int) -> dict[str, str]:
-    """Requests of which the `bad` of 10,000 are answered with 500."""
-    failed = [(0, 3 * DAY - minutes), (bad, minutes), (0, after)]
-    name = f"http_server_request_duration_seconds_count{{{JOB},http_response_status_code="
-    answered = [(RATE - step, length) for step, length in failed]
-    return {name + "'500'}": counter(failed), name + "'200'}": counter(answered)}
-
-
-def delays(bad: int, minutes: int, after: int) -> dict[str, str]:
-    """Requests of which ten times as many are slow: the budget of latency is ten times that of availability."""
-    slow = [(0, 3 * DAY - minutes), (10 * bad, minutes), (0, after)]
-    quick = [(RATE - step, length) for step, length in slow]
+def requests(bad: int, minutes: int, after: int) -> dict[str, str]:
+    """Requests of which the `bad` of 10,000 fail, and ten times as many are slow, as latency's budget is ten times."""
+    parts = [(0, 3 * DAY - minutes), (bad, minutes), (0, after)]
     name = "http_server_request_duration_seconds"
-    every = counter([(RATE, length) for _, length in slow])
-    return {f"{name}_bucket{{{JOB},le='0.3'}}": counter(quick), f"{name}_count{{{JOB}}}": every}
+    return {
+        f"{name}_count{{{JOB},http_response_status_code='500'}}": counter(parts),
+        f"{name}_count{{{JOB},http_response_status_code='200'}}": counter([(RATE - step, one) for step, one in parts]),
+        f"{name}_bucket{{{JOB},le='0.3'}}": counter([(RATE - 10 * step, one) for step, one in parts]),
+    }
 
 
 def judge(service: Path, folder: Path, series: dict[str, str], firing: dict[str, set[str]], every: str = "1m") -> None:
@@ -91,22 +85,16 @@ def test_the_rules_load_into_prometheus(service: Path, tmp_path: Path) -> None:
     assert status == 0, said
 
 
-@pytest.mark.parametrize(("section", "requests"), [("Availability", failures), ("Latency", delays)])
 @pytest.mark.parametrize(("bad", "minutes", "burns", "after", "then"), BURNS)
 def test_an_alert_fires_as_fast_as_the_budget_burns(
-    service: Path,
-    tmp_path: Path,
-    section: str,
-    requests: Any,
-    bad: int,
-    minutes: int,
-    burns: set[str],
-    after: int,
-    then: set[str],
+    service: Path, tmp_path: Path, bad: int, minutes: int, burns: set[str], after: int, then: set[str]
 ) -> None:
     alive = {f"up{{{JOB}}}": f"1x{3 * DAY + after}"}
     firing = {3 * DAY - minutes: set(), 3 * DAY: burns, 3 * DAY + after: then}
-    named = {f"{when}m": {f"{section}Burn{window}" for window in windows} for when, windows in firing.items()}
+    named = {
+        f"{when}m": {f"{section}Burn{window}" for section in ("Availability", "Latency") for window in windows}
+        for when, windows in firing.items()
+    }
     judge(service, tmp_path, requests(bad, minutes, after) | alive, named, every="30m")
 
 
