@@ -182,7 +182,7 @@ def test_probes_answer_within_50_ms_while_200_slow_requests_hang(run: Run) -> No
     container = run("--env", "REQUEST_TIMEOUT=60").wait_until_ready()
     with SlowSenders(container.port, count=200):
         assert status(container.port, "/v1/products") == 503
-        rounds = [probe_for(2, container.port) for _ in range(3)]
+        rounds = [probe_for(0.6, container.port) for _ in range(10)]
     # A round may catch a pause of the machine that the tests run on.
     assert min(max(seconds) for seconds in rounds) < 0.05, rounds
 
