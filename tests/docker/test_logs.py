@@ -96,7 +96,7 @@ def hostile(draw: random.Random) -> bytes:
         return bytes(draw.choices(alphabet, k=draw.randint(0, most)))
 
     path = b"".join(draw.choices((*PIECES, "é\u2028".encode(), b"a"), k=draw.randint(0, 20)))
-    path = draw.choice([b"/", b"/say?", b"/say?", b"/v1/products/"]) + path * draw.choice([1, 1, 1, 40])
+    path = draw.choice([b"/", b"/say?", b"/v1/products/", b"/v1/products?"]) + path * (40 if draw.random() < 0.1 else 1)
     values = [some(ANY if draw.random() < 0.01 else VISIBLE, 80) for _ in NAMES]
     headers = b"".join(b"%b: %b\r\n" % pair for pair in zip(NAMES, values, strict=True))
     return b"%b %b HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % (draw.choice(METHODS), path, headers)
@@ -152,7 +152,7 @@ def test_ten_thousand_hostile_requests_make_whole_lines_of_json_without_the_secr
     lines = container.lines()
     assert accessed(lines) == sorted(reached)
     assert [text for text in texts(lines) if SECRET in text] == []
-    assert len([line for line in lines if line["logger"] == "service.said" and line["given"].endswith("***")]) > 1000
+    assert len([line for line in lines if line["logger"] == "service.said" and line["given"].endswith("***")]) > 500
 
 
 @pytest.mark.parametrize("path", [f"/{quote(SECRET)}", f"/say?{quote(SECRET)}"], ids=["path", "query"])
