@@ -130,7 +130,7 @@ def report(root: Path, slug: str, checks: list[str]) -> None:
     print("Next, with Docker (or with Python alone: make run):")
     print(f"  cd {slug} && docker build -t {slug} .")
     print(f"  docker run --rm -d -p 5000:5000 {slug}")
-    print("  curl localhost:5000/v1/products/tea")
+    print("  curl --retry 9 --retry-all-errors localhost:5000/v1/products/tea")
 
 
 def main(root: Path, answers: Mapping[str, Any], template: Path) -> int:

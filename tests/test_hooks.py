@@ -166,7 +166,7 @@ def test_the_next_three_commands_are_printed(
     assert [line for line in capfd.readouterr().out.splitlines() if line.startswith("  ")] == [
         "  cd orders && docker build -t orders .",
         "  docker run --rm -d -p 5000:5000 orders",
-        "  curl localhost:5000/v1/products/tea",
+        "  curl --retry 9 --retry-all-errors localhost:5000/v1/products/tea",
     ]
 
 

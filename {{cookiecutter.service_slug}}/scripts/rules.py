@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from service.chassis.metrics import BUCKETS
+
 SERVICE = yaml.safe_load((Path(__file__).parents[1] / "service.yaml").read_text("utf-8"))
 JOB = f"job='{SERVICE['name']}'"
 DURATION = "http_server_request_duration_seconds"
@@ -38,6 +40,8 @@ def burn(name: str, ratio: str, percent: float, section: str) -> list[Rule]:
     rules = []
     for severity, factor, long, short in BURNS:
         bound = round(factor * (100 - percent) / 100, 6)
+        if not 0 < bound < 1:
+            sys.exit(f"service.yaml: no alert can watch {section.lower()} of {percent} %: take 93.1 to 99.999")
         series = [f"service:http_{ratio}:ratio_{window}{{service='{SERVICE['name']}'}}" for window in (long, short)]
         expr = " and ".join(f"{one} > {bound}" for one in series)
         summary = f"{{{{ $value | humanizePercentage }}}} of requests {name} within {long}: {factor} times the budget"
@@ -55,6 +59,8 @@ def groups() -> dict[str, list[Rule]]:
     busy = f"max(avg_over_time(http_server_saturation_ratio{{{JOB}}}[5m])) > 0.8"
     restarts = f"max(changes(process_start_time_seconds{{{JOB}}}[15m])) > 2"
     slo = SERVICE["slo"]
+    if slo["latency_seconds"] not in BUCKETS:
+        sys.exit(f"service.yaml: latency_seconds must be one of {BUCKETS}, as chassis/metrics.py has them")
     return {
         "ratios": [rule for window in WINDOWS for rule in recorded(window)],
         "objectives": [
@@ -71,8 +77,9 @@ def groups() -> dict[str, list[Rule]]:
 
 def main() -> None:
     """Print YAML whose scalars are JSON's: the same quotes whatever the name."""
+    made = groups()
     sys.stdout.write("# Written by `make rules` from service.yaml.\ngroups:\n")
-    for name, rules in groups().items():
+    for name, rules in made.items():
         sys.stdout.write(f"  - name: {json.dumps(SERVICE['name'] + '-' + name)}\n    rules:\n")
         for rule in rules:
             lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in rule.items()]

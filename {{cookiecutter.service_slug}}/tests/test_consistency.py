@@ -1,5 +1,6 @@
 """Facts that stand in more than one file, compared with each other and with the running application."""
 
+import os
 import re
 import subprocess
 import sys
@@ -287,10 +288,34 @@ def test_the_histogram_has_a_bound_where_the_objective_has_one() -> None:
     assert manifest()["slo"]["latency_seconds"] in metrics.BUCKETS
 
 
+def make_rules(service: Path) -> "subprocess.CompletedProcess[str]":
+    """Run the script of `make rules` that lies beside this service.yaml."""
+    command = (sys.executable, service / "scripts" / "rules.py")
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603 the command is ours
+
+
 def test_the_rules_are_those_of_the_objectives() -> None:
-    command = (sys.executable, ROOT / "scripts" / "rules.py")
-    written = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603 the command is ours
-    assert text("rules.yaml") == written, "run make rules"
+    assert text("rules.yaml") == make_rules(ROOT).stdout, "run make rules"
+
+
+@pytest.mark.parametrize(
+    ("objective", "impossible", "remedy"),
+    [
+        ("availability_percent: 99.9", "availability_percent: 100", "take 93.1 to 99.999"),
+        ("latency_percent: 99", "latency_percent: 90", "take 93.1 to 99.999"),
+        ("latency_seconds: 0.3", "latency_seconds: 0.4", "must be one of"),
+    ],
+)
+def test_an_objective_that_no_alert_can_watch_is_refused_in_one_line(
+    tmp_path: Path, objective: str, impossible: str, remedy: str
+) -> None:
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "rules.py").write_text(text("scripts/rules.py"), "utf-8")
+    (tmp_path / "service.yaml").write_text(text("service.yaml").replace(objective, impossible), "utf-8")
+    refused = make_rules(tmp_path)
+    assert (refused.returncode, refused.stderr.count("\n"), refused.stdout) == (1, 1, "")
+    assert remedy in refused.stderr
 
 
 def test_every_alert_leads_to_a_section_of_the_runbook() -> None:

@@ -16,6 +16,7 @@ from conftest import wait_until
 from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from service.app import create_app
 from service.chassis import logs
@@ -123,6 +124,11 @@ def dropped() -> float:
     return float(metrics.SPANS_DROPPED._value.get())
 
 
+def waiting() -> float:
+    (family,) = metrics.SPANS_WAITING.collect()
+    return family.samples[0].value
+
+
 def test_a_request_is_a_span_of_its_callers_trace(client: FlaskClient, collector: Collector) -> None:
     client.get("/v1/products/tea", headers=SAMPLED | {"User-Agent": "test"})
     (span,) = collector.wait_for(1)
@@ -170,7 +176,14 @@ def test_a_collector_that_takes_too_long_is_given_up(traced: Service, collector:
     wait_until(lambda: collector.asked > 1)
 
 
-@pytest.mark.parametrize("value", ["key=a%0Ab", "key=%E2%82%ACa", "a key=ab", "=ab"])
+@pytest.mark.parametrize("value", ["abc", "=ab"])
+@pytest.mark.parametrize("name", ["otel_exporter_otlp_headers", "otel_resource_attributes"])
+def test_what_is_no_list_of_pairs_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ValidationError, match="must be `name=value"):
+        Settings.model_validate({name: value})
+
+
+@pytest.mark.parametrize("value", ["key=a%0Ab", "key=%E2%82%ACa", "a key=ab"])
 def test_headers_that_cannot_be_sent_are_refused_and_not_told(
     value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -314,10 +327,13 @@ def test_spans_wait_for_a_collector_that_comes_back(
     for _ in range(10):
         client.get("/v1/products/tea")
     wait_until(lambda: collector.asked > 2)
+    assert waiting() == 10
     collector.status = 200
     assert len(collector.wait_for(10)) == 10
     assert dropped() == before
-    assert capfd.readouterr().out.count("the collector takes no spans") == 1
+    wait_until(lambda: waiting() == 0)
+    told = re.findall("the collector takes ([a-z ]+)", capfd.readouterr().out)
+    assert told == ["no spans", "spans again"]
 
 
 def test_spans_that_the_collector_refuses_are_counted_and_not_sent_again(

@@ -40,9 +40,16 @@ PROJECT = Project.read(Path(__file__).parents[3] / "pyproject.toml")
 
 
 def pairs(text: str) -> dict[str, str]:
-    """What a variable gives as `name=value,name=value`, percent-encoded."""
-    items = (item.partition("=") for item in text.split(",") if "=" in item)
+    """What a variable gives as `name=value,name=value`, percent-encoded; raise ValueError for anything else."""
+    items = [item.partition("=") for item in text.split(",") if item.strip()]
+    if not all(separator and name.strip() for name, separator, _ in items):
+        raise ValueError("must be `name=value,...`")
     return {name.strip(): unquote(value.strip()) for name, _, value in items}
+
+
+def _of_pairs(text: str | None) -> str | None:
+    pairs(text or "")
+    return text
 
 
 def _sendable(headers: SecretStr | None) -> SecretStr | None:
@@ -91,11 +98,13 @@ class Configuration(BaseSettings):
     otel_exporter_otlp_headers: Headers = Field(None, description="`name=value,...` the collector asks for")
     otel_exporter_otlp_timeout: int = Field(10_000, ge=1, description="Milliseconds that the collector may take")
     otel_service_name: str | None = Field(None, description="Name of the service in traces, if not its own")
-    otel_resource_attributes: str | None = Field(None, description="`name=value,...` of all spans")
+    otel_resource_attributes: Annotated[str | None, AfterValidator(_of_pairs)] = Field(
+        None, description="`name=value,...` of all spans"
+    )
     otel_traces_sampler: str = Field(
         "parentbased_always_on",
         pattern=r"^(parentbased_)?(always_on|always_off|traceidratio)$",
-        description="Which traces are recorded",
+        description="Which traces: `always_on`, `always_off` or `traceidratio`, with `parentbased_` as the caller says",
     )
     otel_traces_sampler_arg: float = Field(1, ge=0, le=1, description="Share of traces, of a sampler by `traceidratio`")
 

@@ -27,6 +27,7 @@ DURATION = Histogram("http_server_request_duration_seconds", "Time to answer a r
 ACTIVE = Gauge("http_server_active_requests", "Requests being worked on.", multiprocess_mode="livesum")
 LIMIT = Gauge("http_server_active_requests_limit", "Requests allowed at once.", multiprocess_mode="livesum")
 SATURATION = Gauge("http_server_saturation_ratio", "Active over allowed; of the busiest.", multiprocess_mode="livemax")
+SPANS_WAITING = Gauge("trace_spans_waiting", "Spans that are to be sent.", multiprocess_mode="livesum")
 SPANS_DROPPED = Counter("trace_spans_dropped", "Spans that the collector did not take.")
 
 _children: dict[tuple[str, str, int], Histogram] = {}

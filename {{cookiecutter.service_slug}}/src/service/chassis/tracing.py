@@ -68,6 +68,7 @@ class Exporter:
         )
         self._spans: deque[bytes] = deque()  # not objects: many that live on make garbage collection slow
         self._wake, self._ended, self._trouble = threading.Event(), False, ""
+        metrics.show(metrics.SPANS_WAITING, lambda: len(self._spans))
         self._thread = threading.Thread(target=self._run, name="tracing", daemon=True)
         self._thread.start()
         self.end = Finalize(None, self._end, exitpriority=10)  # `atexit` does not run in a forked worker
@@ -92,23 +93,32 @@ class Exporter:
         while not self._ended:
             self._wake.wait(PAUSE)
             self._wake.clear()
-            while (size := min(len(self._spans), BATCH)) and self._send([self._spans[i] for i in range(size)]):
-                for _ in range(size):
-                    self._spans.popleft()
+            while self._spans and self._send([self._spans[i] for i in range(min(len(self._spans), BATCH))]):
+                pass
 
     def _send(self, spans: list[bytes]) -> bool:
-        """Whether the collector has answered for good: taken the spans or refused them."""
+        """Whether the collector took the spans; those that it did not refuse either wait for the next time."""
         try:
             with urlopen(self._request, self._head + b",".join(spans) + b"]}]}]}", self._timeout):  # noqa: S310
-                self._trouble = ""
-                return True
+                self._tell("")
         except Exception as error:  # the thread must outlive whatever a collector does
-            if self._trouble != (trouble := repr(error)):
-                log.warning("the collector takes no spans: %s", trouble)
-            self._trouble = trouble
-            refused = isinstance(error, HTTPError) and error.code not in AGAIN
-            metrics.SPANS_DROPPED.inc(len(spans) if refused else 0)
-            return refused
+            self._tell(repr(error))
+            if isinstance(error, HTTPError) and error.code not in AGAIN:
+                metrics.SPANS_DROPPED.inc(len(spans))
+                self._forget(len(spans))
+            return False
+        self._forget(len(spans))
+        return True
+
+    def _forget(self, count: int) -> None:
+        for _ in range(count):
+            self._spans.popleft()
+
+    def _tell(self, trouble: str) -> None:
+        """Log once that a trouble has begun or ended."""
+        if trouble != self._trouble:
+            log.warning("the collector takes %s", f"no spans: {trouble}" if trouble else "spans again")
+        self._trouble = trouble
 
     def _end(self) -> None:
         self._ended = True
