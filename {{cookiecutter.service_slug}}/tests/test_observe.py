@@ -235,6 +235,14 @@ def test_openmetrics_is_given_where_it_is_asked_for(client: FlaskClient) -> None
     assert answer.text.endswith("# EOF\n")
 
 
+def test_the_file_of_a_worker_that_starts_does_not_spoil_a_scrape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: FlaskClient
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    (tmp_path / "counter_1.db").touch()
+    assert client.get("/metrics").status_code == 200
+
+
 def test_a_dead_worker_leaves_its_counts_and_takes_its_gauges(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: FlaskClient
 ) -> None:

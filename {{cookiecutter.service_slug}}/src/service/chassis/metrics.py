@@ -1,5 +1,6 @@
 """Prometheus metrics under OpenTelemetry's names, and `/metrics`; right with several workers and after one's death."""
 
+import contextlib
 import os
 import threading
 import time
@@ -108,6 +109,26 @@ class TargetInfo:
 REGISTRY.register(TargetInfo())
 
 
+class SharedFiles:
+    """What all workers have counted, in the files of one folder."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+
+    def collect(self) -> Iterable[Metric]:
+        # A worker that starts makes a file first and fills it then; the library cannot read an empty one.
+        files = [str(file) for file in self._folder.glob("*.db") if _size(file)]
+        metrics: Iterable[Metric] = MultiProcessCollector.merge(files)
+        return metrics
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # a dead worker's
+        return 0
+
+
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -122,9 +143,10 @@ def _registry() -> CollectorRegistry:
         return REGISTRY
     for pid in {int(file.stem.rpartition("_")[2]) for file in Path(folder).glob("gauge_live*.db")}:
         if not _alive(pid):
-            mark_process_dead(pid, folder)
+            with contextlib.suppress(FileNotFoundError):  # another worker is scraped at the same time
+                mark_process_dead(pid, folder)
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, folder)
+    registry.register(SharedFiles(folder))
     registry.register(TargetInfo())
     return registry
 
