@@ -31,9 +31,9 @@ SLUG_LIMIT = 40
 SLUG = re.compile(r"[a-z](?:-?[a-z0-9])*")
 JOINERS = "\u200c\u200d"  # Persian and Indic words and many emoji need them
 DEPENDENCIES = {
-    *("coverage", "flask", "flask-swagger-ui", "granian", "hypothesis", "import-linter", "mypy"),
+    *("alembic", "coverage", "flask", "flask-swagger-ui", "granian", "hypothesis", "import-linter", "mypy"),
     *("openapi-spec-validator", "orjson", "prometheus-client", "pydantic", "pydantic-settings", "pytest", "pyyaml"),
-    *("ruff", "schemathesis", "types-pyyaml"),
+    *("psycopg", "ruff", "schemathesis", "sqlalchemy", "squawk-cli", "types-pyyaml"),
 }
 DEVICES = {"aux", "con", "nul", "prn", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 TEMPLATE_FOLDERS = {"benchmarks", "docs", "hooks", "platform", "scripts", "templates", "tests"}

@@ -8,6 +8,7 @@ if __name__ == "__main__":
 import ast
 import contextlib
 import json
+import secrets
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -19,13 +20,42 @@ try:
 except ModuleNotFoundError:  # Python 3.10, on which cookiecutter may run
     tomllib = None  # type: ignore[assignment]
 
+Wanted = dict[str, tuple[str, ...]]
+
 # Paths that stay only where every question named has one of the answers named. A folder's row covers its files;
 # it is for a folder that holds nothing of the user's, who may bake over a living service.
-OPTIONAL: dict[str, dict[str, tuple[str, ...]]] = {
+DATABASE: Wanted = {"database": ("postgresql",)}
+OPTIONAL: dict[str, Wanted] = {
     ".github/dependabot.yml": {"ci": ("github",)},
     ".github/workflows/ci.yml": {"ci": ("github",)},
+    ".github/workflows/database.yml": {"ci": ("github",), **DATABASE},
     ".gitlab-ci.yml": {"ci": ("gitlab",)},
+    "compose.database.yaml": DATABASE,
+    "database": DATABASE,
+    "database.mk": DATABASE,
+    "migrations": DATABASE,
+    "src/service/api/orders.py": DATABASE,
+    "src/service/chassis/database.py": DATABASE,
+    "src/service/chassis/database_engine.py": DATABASE,
+    "src/service/chassis/database_metrics.py": DATABASE,
+    "src/service/chassis/database_settings.py": DATABASE,
+    "src/service/chassis/idempotency.py": DATABASE,
+    "src/service/chassis/merge_patch.py": DATABASE,
+    "src/service/chassis/pagination.py": DATABASE,
+    "src/service/chassis/preconditions.py": DATABASE,
+    "src/service/domain/orders.py": DATABASE,
+    "src/service/domain/tables.py": DATABASE,
+    "src/service/seed.py": DATABASE,
+    "tests/database_fixtures.py": DATABASE,
+    "tests/test_database.py": DATABASE,
+    "tests/test_database_files.py": DATABASE,
+    "tests/test_migrations.py": DATABASE,
+    "tests/test_orders.py": DATABASE,
 }
+# Tags of operations in openapi.json, which as JSON can hold no condition.
+OPERATIONS = {"orders": DATABASE}
+# Files of development values, random, which are not rendered again and which git ignores.
+SECRETS = {f".secrets/database-{role}": DATABASE for role in ("superuser", "owner", "application")}
 LEFTOVERS = ("{{ cookiecutter", "# {%", "# {#", "# only-if:")
 TOOLS = {
     "ruff check": ("ruff", "check", "--no-cache", "--quiet", "."),
@@ -35,15 +65,44 @@ TOOLS = {
 TOOL_SECONDS = 10
 
 
+def applies(wanted: Wanted, answers: Mapping[str, Any]) -> bool:
+    return all(answers[question] in accepted for question, accepted in wanted.items())
+
+
 def prune(root: Path, answers: Mapping[str, Any]) -> None:
     """Remove from `root` the optional paths that the answers do not ask for, and folders that this empties."""
     for path, wanted in OPTIONAL.items():
-        if all(answers[question] in accepted for question, accepted in wanted.items()):
+        if applies(wanted, answers):
             continue
         target = root / path
         shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-        while (target := target.parent) != root and not any(target.iterdir()):
+        while (target := target.parent) != root and target.is_dir() and not any(target.iterdir()):
             target.rmdir()
+
+
+def prune_contract(path: Path, answers: Mapping[str, Any]) -> None:
+    """Remove from an OpenAPI document the operations that the answers do not ask for, and their schemas."""
+    unwanted = {tag for tag, wanted in OPERATIONS.items() if not applies(wanted, answers)}
+    document = json.loads(path.read_text(encoding="utf-8"))
+    paths, schemas = document["paths"], document["components"]["schemas"]
+    for name in [name for name, item in paths.items() if unwanted.intersection(next(iter(item.values()))["tags"])]:
+        del paths[name]
+    unused = [""]
+    while unused:
+        text = json.dumps(document)
+        unused = [name for name in schemas if f'"#/components/schemas/{name}"' not in text]
+        for name in unused:
+            del schemas[name]
+    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_secrets(root: Path, answers: Mapping[str, Any]) -> None:
+    """Write the development values that are asked for and not there, readable for the users of containers."""
+    for name, wanted in SECRETS.items():
+        path = root / name
+        if applies(wanted, answers) and not path.exists():
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            path.write_text(secrets.token_hex(24), encoding="ascii")
 
 
 def faults(root: Path) -> list[str]:
@@ -65,8 +124,9 @@ def faults(root: Path) -> list[str]:
 
 
 def files(root: Path) -> list[Path]:
-    """Return the service's files, those of git left out."""
-    return sorted(path for path in root.rglob("*") if path.is_file() and ".git" not in path.relative_to(root).parts)
+    """Return the service's files, those of git and the secrets left out."""
+    others = {".git", ".secrets"}
+    return sorted(p for p in root.rglob("*") if p.is_file() and others.isdisjoint(p.relative_to(root).parts))
 
 
 def parse(suffix: str, text: str) -> None:
@@ -124,24 +184,26 @@ def verdict(process: "subprocess.Popen[bytes]") -> str:
         return f"no answer in {TOOL_SECONDS} s"
 
 
-def report(root: Path, slug: str, checks: list[str]) -> None:
+def report(root: Path, slug: str, checks: list[str], alone: bool) -> None:
     """Print what was checked and the next three commands."""
     print(f"{slug}: {len(files(root))} files. Checked: {'; '.join(checks)}.")
     print("Next, with Docker (or with Python alone: make run):")
     print(f"  cd {slug} && docker build -t {slug} .")
-    print(f"  docker run --rm -d -p 5000:5000 {slug}")
+    print(f"  docker run --rm -d -p 5000:5000 {slug}" if alone else "  docker compose up --no-build --detach --wait")
     print("  curl --retry 9 --retry-all-errors localhost:5000/v1/products/tea")
 
 
 def main(root: Path, answers: Mapping[str, Any], template: Path) -> int:
     """Return the exit status; 1 only for a fault of the template itself."""
     prune(root, answers)
+    prune_contract(root / "openapi.json", answers)
     if found := faults(root):
         print("This is a fault of the template, please report it:", *found, sep="\n  ", file=sys.stderr)
         print("Bake with --keep-project-on-failure to look at the files.", file=sys.stderr)
         return 1
     if "_commit" in answers:  # cruft, which runs hooks in a temporary folder and keeps its own record
         return 0
+    write_secrets(root, answers)
     checks = ["Python, TOML and JSON parse", "no template syntax is left"]
     running = start_tools(root)
     if reason := record(root, answers, template):
@@ -149,7 +211,7 @@ def main(root: Path, answers: Mapping[str, Any], template: Path) -> int:
     if git(root, "rev-parse", "--is-inside-work-tree") != "true":
         git(root, "init", "--quiet", "--initial-branch=main")
     checks += [f"{name}: {verdict(process)}" for name, process in running.items()]
-    report(root, str(answers["service_slug"]), checks)
+    report(root, str(answers["service_slug"]), checks, alone=answers["database"] == "none")
     return 0
 
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,8 +21,14 @@ from tests.conftest import FOLDER
 from tests.conftest import QUESTIONS
 from tests.conftest import Bake
 
-COMBINATIONS = [dict(zip(CHOICES, values, strict=True)) for values in itertools.product(*CHOICES.values())]
+# The answers that decide which files there are, in all combinations; the others only in pairs.
+STRUCTURAL = {name: CHOICES[name] for name in ("database", "ci")}
 PAIRS = [dict(zip(CHOICES, values, strict=True)) for values in AllPairs(list(CHOICES.values()))]
+DEFAULTS = {name: choices[0] for name, choices in CHOICES.items()}
+COMBINATIONS = [
+    *(DEFAULTS | dict(zip(STRUCTURAL, values, strict=True)) for values in itertools.product(*STRUCTURAL.values())),
+    *PAIRS,
+]
 ODD_TEXTS = {
     "service_name": "O'Brien's \"best\" \\ # x: y 🚀",
     "description": "It's *a* <service> & $more — שירות",
@@ -102,10 +109,17 @@ def test_the_default_service_is_small(bake: Bake) -> None:
     assert sum(lines for name, lines in code.items() if "/chassis/" not in name) <= OWNERS_LINE_LIMIT
 
 
-def test_python_files_do_not_depend_on_any_answer(bake: Bake, template: Path) -> None:
+def test_python_files_depend_on_no_text(bake: Bake) -> None:
     for name, path in files(bake(**ODD_TEXTS)).items():
         if path.suffix == ".py":
-            assert path.read_bytes() == (template / FOLDER / name).read_bytes()
+            assert path.read_bytes() == (bake() / name).read_bytes()
+
+
+@pytest.mark.parametrize("ci", CHOICES["ci"])
+def test_without_a_database_no_file_has_a_word_of_one(bake: Bake, ci: str) -> None:
+    word = re.compile("sqlalchemy|alembic|psycopg|postgres|squawk|greenlet|DATABASE_|migrat", re.IGNORECASE)
+    service = bake(ci=ci)
+    assert [name for name, path in files(service).items() if word.search(name + path.read_text("utf-8"))] == []
 
 
 def test_files_keep_their_modes(bake: Bake, template: Path) -> None:
@@ -157,5 +171,5 @@ def test_the_answers_end_up_in_every_place_once(bake: Bake) -> None:
 
 
 def test_choices_come_with_their_default_first() -> None:
-    assert [CHOICES[name][0] for name in CHOICES] == ["3.14", "github", "MIT"]
+    assert [CHOICES[name][0] for name in CHOICES] == ["3.14", "none", "github", "MIT"]
     assert QUESTIONS["service_slug"] == "{{ cookiecutter.service_name | slugify(max_length=40) }}"

@@ -22,6 +22,7 @@ from tests.conftest import commit
 
 HOOK = ROOT / "hooks" / "post_gen_project.py"
 ANSWERS: dict[str, Any] = {name: CHOICES[name][0] if name in CHOICES else "x" for name in QUESTIONS}
+CONTRACT = '{"paths": {}, "components": {"schemas": {}}}'
 
 
 def write(root: Path, *paths: str, text: str = "") -> None:
@@ -86,6 +87,7 @@ def test_a_binary_file_is_no_fault(tmp_path: Path) -> None:
 
 
 def test_a_fault_of_the_template_fails_the_bake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, "openapi.json", text=CONTRACT)
     write(tmp_path, "a.py", text="def f(:")
     assert hook.main(tmp_path, ANSWERS, ROOT) == 1
     assert "--keep-project-on-failure" in capsys.readouterr().err
@@ -139,6 +141,7 @@ def test_a_failing_tool_only_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_no_tool_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "openapi.json", text=CONTRACT)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert hook.main(tmp_path, ANSWERS, ROOT) == 0
 
@@ -155,17 +158,55 @@ def test_no_repository_is_made_inside_another(tmp_path: Path, template: Path, us
 
 def test_under_cruft_the_hook_prunes_and_is_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, *hook.OPTIONAL)
+    write(tmp_path, "openapi.json", text=CONTRACT)
     assert hook.main(tmp_path, ANSWERS | {"_commit": "0", "ci": "none"}, ROOT) == 0
-    assert (list(tmp_path.iterdir()), capsys.readouterr().out) == ([], "")
+    assert ([path.name for path in tmp_path.iterdir()], capsys.readouterr().out) == (["openapi.json"], "")
 
 
+def test_the_contract_keeps_only_what_was_asked_for(tmp_path: Path) -> None:
+    path, schemas = tmp_path / "openapi.json", ("Order", "Orders", "Product", "Shared")
+
+    def operation(tag: str, *used: str) -> dict[str, Any]:
+        return {"get": {"tags": [tag], "uses": [{"$ref": f"#/components/schemas/{name}"} for name in used]}}
+
+    components = {
+        name: {"items": {"$ref": "#/components/schemas/Order"}} if name == "Orders" else {} for name in schemas
+    }
+    paths = {"/orders": operation("orders", "Orders", "Shared"), "/tea": operation("catalogue", "Product", "Shared")}
+    write(tmp_path, path.name, text=json.dumps({"paths": paths, "components": {"schemas": components}}))
+    hook.prune_contract(path, ANSWERS)
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    assert (list(kept["paths"]), list(kept["components"]["schemas"])) == (["/tea"], ["Product", "Shared"])
+
+
+def test_a_database_gets_secrets_that_git_ignores(bake: Bake) -> None:
+    service = bake(database="postgresql")
+    values = {(service / name).read_text() for name in hook.SECRETS}
+    assert (len(values), {len(value) for value in values}) == (3, {48})
+    assert hook.git(service, "status", "--porcelain", "--untracked-files=all", ".secrets") == ""
+    assert (service / ".secrets").stat().st_mode & 0o077 == 0
+
+
+def test_secrets_that_are_there_stay(tmp_path: Path) -> None:
+    write(tmp_path, *hook.SECRETS, text="mine")
+    hook.write_secrets(tmp_path, ANSWERS | {"database": "postgresql"})
+    assert {(tmp_path / name).read_text() for name in hook.SECRETS} == {"mine"}
+
+
+@pytest.mark.parametrize(
+    ("database", "command"),
+    [
+        ("none", "docker run --rm -d -p 5000:5000 orders"),
+        ("postgresql", "docker compose up --no-build --detach --wait"),
+    ],
+)
 def test_the_next_three_commands_are_printed(
-    tmp_path: Path, template: Path, user_config: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, template: Path, user_config: Path, capfd: pytest.CaptureFixture[str], database: str, command: str
 ) -> None:
-    bake_with(template, tmp_path, user_config, service_slug="orders")
+    bake_with(template, tmp_path, user_config, service_slug="orders", database=database)
     assert [line for line in capfd.readouterr().out.splitlines() if line.startswith("  ")] == [
         "  cd orders && docker build -t orders .",
-        "  docker run --rm -d -p 5000:5000 orders",
+        f"  {command}",
         "  curl --retry 9 --retry-all-errors localhost:5000/v1/products/tea",
     ]
 

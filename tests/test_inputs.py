@@ -316,7 +316,7 @@ def test_no_code_given_as_an_answer_runs(
 def test_what_is_typed_at_the_prompt_is_asked_again_until_it_is_good(
     template: Path, user_config: Path, tmp_path: Path
 ) -> None:
-    typed = ["a\x01b", "Order Service", "Bad Slug", "flask", "orders-api", "", "", "", "2", ""]
+    typed = ["a\x01b", "Order Service", "Bad Slug", "flask", "orders-api", "", "", "", "", "2", ""]
     keyboard, screen = pty.openpty()
     command = [sys.executable, "-m", "cookiecutter", "--config-file", str(user_config), str(template)]
     process = subprocess.Popen(command, cwd=tmp_path, stdin=screen, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -384,4 +384,4 @@ def test_there_are_at_most_twelve_questions_and_each_has_a_human_prompt() -> Non
     prompts = extension.SPECIFICATION["__prompts__"]
     assert len(QUESTIONS) <= 12
     assert prompts.keys() == QUESTIONS.keys()
-    assert all(set(prompts[name]) == {"__prompt__", *CHOICES[name]} for name in ("ci", "license"))
+    assert all(set(prompts[name]) == {"__prompt__", *CHOICES[name]} for name in ("database", "ci", "license"))

@@ -1,5 +1,6 @@
 """`cruft update` brings a newer template into a living service, and turns an option into another later."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -101,13 +102,14 @@ def test_an_update_gives_the_newest_template_and_keeps_the_edits(
     assert contents(living) == expected(repository, tmp_path / "fresh", user_config)
 
 
+@pytest.mark.parametrize("answers", [{"ci": "gitlab"}, {"database": "postgresql"}], ids=str)
 def test_an_option_is_turned_into_another_later(
-    living: Path, repository: Path, user_config: Path, tmp_path: Path
+    living: Path, repository: Path, user_config: Path, tmp_path: Path, answers: dict[str, str]
 ) -> None:
     cruft(living, "update", "--skip-apply-ask", "--checkout", "main")
     commit(living, "The update")
-    cruft(living, "update", "--skip-apply-ask", "--checkout", "main", "--variables-to-update", '{"ci": "gitlab"}')
-    assert contents(living) == expected(repository, tmp_path / "fresh", user_config, ci="gitlab")
+    cruft(living, "update", "--skip-apply-ask", "--checkout", "main", "--variables-to-update", json.dumps(answers))
+    assert contents(living) == expected(repository, tmp_path / "fresh", user_config, **answers)
 
 
 def test_a_service_baked_from_the_newest_template_is_up_to_date(

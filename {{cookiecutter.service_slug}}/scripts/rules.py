@@ -18,6 +18,9 @@ JOB = f"job='{SERVICE['name']}'"
 DURATION = "http_server_request_duration_seconds"
 BURNS = (("page", 14.4, "1h", "5m"), ("page", 6, "6h", "30m"), ("ticket", 3, "1d", "2h"), ("ticket", 1, "3d", "6h"))
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
+USED = f"max(avg_over_time(db_client_connection_count{{{JOB}}}[5m]))"  # only-if: database == "postgresql"
+POOL = f"{USED} > 0.8 * max(db_client_connection_max{{{JOB}}})"  # only-if: database == "postgresql"
+LENT = "Over 80 % of an instance's connections are lent"  # only-if: database == "postgresql"
 
 Rule = dict[str, Any]
 
@@ -71,6 +74,7 @@ def groups() -> dict[str, list[Rule]]:
             alert("Down", f"absent(up{{{JOB}}} == 1)", "1m", "page", "No instance can be scraped", "Down"),
             alert("Saturation", busy, "5m", "ticket", "Over 80 % of an instance's slots are busy", "Saturation"),
             alert("Restarts", restarts, "0s", "ticket", "An instance restarted again and again", "Restarts"),
+            alert("PoolExhaustion", POOL, "5m", "ticket", LENT, "PoolExhaustion"),  # only-if: database == "postgresql"
         ],
     }
 

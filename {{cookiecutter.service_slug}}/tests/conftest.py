@@ -20,6 +20,7 @@ from service.app import create_app
 from service.chassis.framework import Service
 from service.settings import Settings
 
+pytest_plugins = ["database_fixtures"]  # only-if: database == "postgresql"
 ROOT = Path(__file__).parents[1]
 SERVE = """
 import sys

@@ -60,6 +60,7 @@ def test_readiness_names_the_check_that_fails_and_recovers(
         if not working.is_set():
             raise ConnectionError("refused")
 
+    app.extensions["health"]._checks.clear()
     app.extensions["health"].require("store", ask)
     answer = client.get("/readyz")
     assert (answer.status_code, answer.json["detail"]) == (503, "not ready: store")  # type: ignore[index]

@@ -1,9 +1,11 @@
 """The application, put together: one line per concern; deleting a line deletes the feature."""
 
 from service import api
+from service.chassis import database  # only-if: database == "postgresql"
 from service.chassis import edge
 from service.chassis import logs
 from service.chassis import openapi
+from service.chassis import pagination  # only-if: database == "postgresql"
 from service.chassis import problems
 from service.chassis import tracing
 from service.chassis.framework import Service
@@ -20,4 +22,6 @@ def create_app(settings: Settings | None = None) -> Service:
     api.init_app(app)  # the routes
     openapi.init_app(app)  # the contract of the routes and its page
     edge.init_app(app, settings)  # health, admission, limits, ids, metrics
+    pagination.init_app(app, settings)  # only-if: database == "postgresql"
+    database.init_app(app, settings)  # only-if: database == "postgresql"
     return app

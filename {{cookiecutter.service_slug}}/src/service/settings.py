@@ -5,6 +5,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from service.chassis.configuration import Configuration, concurrency
+from service.chassis.database_settings import CursorKey  # only-if: database == "postgresql"
+from service.chassis.database_settings import Password  # only-if: database == "postgresql"
+from service.chassis.database_settings import Timeout  # only-if: database == "postgresql"
+from service.chassis.database_settings import Url  # only-if: database == "postgresql"
 
 
 def from_limits(settings: dict[str, Any]) -> int:
@@ -27,3 +31,7 @@ class Settings(Configuration):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="`auto` is text on a terminal, else JSON")
     slow_request: float = Field(1, gt=0, description="Seconds from which the line of a request is a warning")
+    database_url: Url = None  # only-if: database == "postgresql"
+    database_password: Password = None  # only-if: database == "postgresql"
+    database_timeout: Timeout = 5  # only-if: database == "postgresql"
+    cursor_key: CursorKey = None  # only-if: database == "postgresql"

@@ -3,7 +3,9 @@
 from flask import Flask
 
 from service.api import catalogue
+from service.api import orders  # only-if: database == "postgresql"
 
 
 def init_app(app: Flask) -> None:
     app.register_blueprint(catalogue.blueprint)
+    app.register_blueprint(orders.blueprint)  # only-if: database == "postgresql"

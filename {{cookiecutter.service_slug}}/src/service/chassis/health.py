@@ -1,5 +1,6 @@
 """`/livez` touches nothing; `/readyz` asks only what the service owns and cannot work without."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -15,15 +16,20 @@ LIMIT = 1.0  # seconds that a check may take
 
 
 class Check:
-    """One condition of readiness, asked every second by a thread of its own: a probe never waits for it."""
+    """One condition of readiness, asked every second by a thread of its own; only the first probe waits for it."""
 
     def __init__(self, name: str, ask: Callable[[], object]) -> None:
         self.name = name
         self._ask = ask
         self._last_passed = float("-inf")
-        threading.Thread(target=self._watch, name=f"check-{name}", daemon=True).start()
+        self._asked = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name=f"check-{name}", daemon=True)
 
     def passed(self) -> bool:
+        if not self._asked.is_set():
+            with contextlib.suppress(RuntimeError):  # another probe was the first
+                self._thread.start()
+            self._asked.wait(LIMIT)
         return time.monotonic() - self._last_passed < PAUSE + LIMIT
 
     def _watch(self) -> None:
@@ -32,8 +38,10 @@ class Check:
                 self._ask()
                 self._last_passed = time.monotonic()
             except Exception as error:
+                if self._last_passed != float("-inf") or not self._asked.is_set():
+                    log.warning("not ready: %s: %r", self.name, error)
                 self._last_passed = float("-inf")
-                log.warning("not ready: %s: %r", self.name, error)
+            self._asked.set()
             time.sleep(PAUSE)
 
 

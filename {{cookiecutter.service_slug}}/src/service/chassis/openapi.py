@@ -160,5 +160,5 @@ def _responses(rule: Rule, contract: Contract, schemas: Schemas) -> Json:
         answer["headers"] = {"Location": {"schema": {"type": "string", "format": "uri-reference"}}}
     statuses = {*contract.raises, *([404] if rule.arguments else []), *([422] if contract.inputs else [])}
     statuses |= {400, 413, 415} if "body" in contract.inputs else set()
-    problems = {str(status): PROBLEM for status in sorted(statuses)}
+    problems = {str(s): PROBLEM if s >= 400 else {"description": HTTP_STATUS_CODES[s]} for s in sorted(statuses)}
     return {str(contract.status): answer, **problems, "default": PROBLEM}

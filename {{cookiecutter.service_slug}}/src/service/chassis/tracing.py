@@ -134,7 +134,7 @@ class Span:
     def __init__(self, exporter: Exporter, parent: Mapping[str, str], name: str, kind: str, attributes: Fields) -> None:
         self._exporter, self._parent_id = exporter, parent["span_id"]
         self._name, self._kind, self.attributes = name, kind, attributes
-        self._ids = {**parent, "span_id": f"{getrandbits(64) or 1:016x}"}
+        self._ids = {**parent, "span_id": new_id()}
 
     def __enter__(self) -> "Span":
         self._token, self._started = logs.request_ids.set(self._ids), time.perf_counter()
@@ -161,6 +161,10 @@ def span(name: str, kind: str = "internal", attributes: Fields | None = None) ->
     if exporter is None or parent.get("trace_flags") != "01":
         return NOTHING
     return Span(exporter, parent, name, kind, {} if attributes is None else attributes)
+
+
+def new_id() -> str:
+    return f"{getrandbits(64) or 1:016x}"
 
 
 def _pairs(attributes: Fields) -> list[Fields]:

@@ -1,0 +1,115 @@
+"""The commands of a service with a database that change its tables, and the last release on the newest ones."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hooks import post_gen_project as hook
+from tests.conftest import Bake
+from tests.conftest import commit
+
+pytestmark = pytest.mark.slow
+
+MIGRATION = '''"""Tried."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "tried"
+down_revision = "0001"
+{more}
+
+def upgrade() -> None:
+    {change}
+
+
+def downgrade() -> None:
+    raise NotImplementedError
+'''
+ADD = 'op.add_column("orders", sa.Column("x", sa.Integer(){}))'
+DROP = 'op.drop_column("orders", "note")'
+
+
+@pytest.fixture
+def service(bake: Bake, service_python: Path, tmp_path: Path) -> Path:
+    """A service with a database, committed, whose tools are installed."""
+    service = Path(shutil.copytree(bake(database="postgresql"), tmp_path / "service"))
+    (service / ".venv").mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (service / ".venv" / name).symlink_to(service_python.parents[1] / name)
+    for stamp in ("run", "dev"):
+        (service / ".venv" / stamp).touch()
+    return commit(service)
+
+
+def make(service: Path, *arguments: str) -> tuple[int, str]:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(service.parent)}
+    command = ("make", "--no-print-directory", *arguments)
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run(command, check=False, cwd=service, env=environment, **output)  # type: ignore[call-overload]
+    return done.returncode, done.stdout
+
+
+def add(service: Path, change: str, more: str = "") -> None:
+    path = service / "migrations" / "versions" / "tried.py"
+    path.write_text(MIGRATION.format(change=change, more=more), encoding="utf-8")
+
+
+def previous(service: Path) -> tuple[int, str]:
+    return make(service, "test-previous", "ARGS=-q tests/test_orders.py")
+
+
+def test_before_the_first_release_there_is_nothing_to_compare_with(service: Path) -> None:
+    assert previous(service) == (0, "no release has a tag yet\n")
+
+
+def test_the_first_release_with_a_database_has_nothing_to_compare_with(service: Path) -> None:
+    hook.git(service, "rm", "-r", "--quiet", "--cached", "migrations")
+    hook.git(service, "-c", "user.name=Test", "-c", "user.email=test@example.org", "commit", "--quiet", "-m", "None")
+    hook.git(service, "tag", "v1.0.0")
+    assert previous(service) == (0, "v1.0.0 has no database\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "passes"),
+    [(ADD.format(""), True), (ADD.format(", nullable=False, server_default='1'"), True), (DROP, False)],
+    ids=["a new column", "a new column with a default", "a column less"],
+)
+def test_what_the_last_release_cannot_work_with_fails(service: Path, change: str, passes: bool) -> None:
+    hook.git(service, "tag", "v1.0.0")
+    add(service, change)
+    code, output = previous(service)
+    assert "The tests of v1.0.0 on the newest tables:" in output
+    assert (code == 0) is passes, output
+
+
+def test_a_table_that_changed_becomes_a_migration_that_passes_the_checks(service: Path) -> None:
+    table = service / "src" / "service" / "domain" / "orders.py"
+    text = table.read_text(encoding="utf-8")
+    table.write_text(text.replace("    sa.CheckC", '    sa.Column("seen", Instant),\n    sa.CheckC'), encoding="utf-8")
+    assert make(service, "migration", "m=see orders")[0] == 0
+    written = next((service / "migrations" / "versions").glob("*_see_orders.py"))
+    assert 'add_column(sa.Column("seen", sa.DateTime(timezone=True), nullable=True))' in written.read_text("utf-8")
+    assert make(service, "lint")[0] == 0
+    assert make(service, "migrate")[0] == 0
+
+
+def test_a_migration_needs_a_word_on_what_it_does(service: Path) -> None:
+    code, output = make(service, "migration")
+    assert (code, 'make migration m="' in output) == (2, True)
+
+
+def test_a_dangerous_migration_fails_the_lint_and_says_the_safe_way(service: Path) -> None:
+    add(service, DROP)
+    code, output = make(service, "lint-migrations")
+    assert (code, "tried.py: ban-drop-column: ALTER TABLE orders DROP COLUMN note;" in output) == (2, True)
+    assert "instead: " in output
+    add(service, DROP, 'accepted = {"ban-drop-column": "unused since 1.0.0"}\n')
+    assert make(service, "lint-migrations")[0] == 0
+
+
+def test_seeds_can_be_stored_again_and_again(service: Path) -> None:
+    assert [make(service, "seed")[1].splitlines()[-1] for _ in range(2)] == ["3 orders stored", "0 orders stored"]

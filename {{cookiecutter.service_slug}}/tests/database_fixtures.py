@@ -1,0 +1,57 @@
+"""The database that all tests share: SQLite in a file, or the PostgreSQL that TEST_DATABASE_URL names."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, event
+
+from service.chassis import health
+from service.chassis import idempotency
+from service.chassis.framework import Service
+from service.domain import tables
+
+ALEMBIC = Config(toml_file=Path(__file__).parents[1] / "pyproject.toml")
+POSTGRES = os.environ.get("TEST_DATABASE_URL", "").startswith("postgres")
+only_postgres = pytest.mark.skipif(not POSTGRES, reason="SQLite has none of it; make test-postgres runs it")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let every application of the tests use the database, also those made when a test's module is imported."""
+    health.PAUSE = 3600  # seconds: the thread of a check asks once, and takes no connection after its test
+    folder = tempfile.TemporaryDirectory()
+    config.add_cleanup(folder.cleanup)
+    os.environ["DATABASE_URL"] = os.environ.get("TEST_DATABASE_URL") or f"sqlite:///{folder.name}/service.db"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def migrated() -> None:
+    command.upgrade(ALEMBIC, "head")
+
+
+@pytest.fixture(autouse=True)
+def _no_connection_outlives_its_test() -> Iterator[None]:
+    engines: set[Engine] = set()
+
+    def remember(connection: Connection) -> None:
+        engines.add(connection.engine)
+
+    event.listen(Engine, "engine_connect", remember)
+    yield
+    event.remove(Engine, "engine_connect", remember)
+    for engine in engines:
+        engine.dispose()
+
+
+@pytest.fixture
+def connection(app: Service) -> Iterator[Connection]:
+    """A connection of the application's to empty tables, inside its context."""
+    with app.app_context(), app.extensions["database"].read() as connection:
+        for table in (*reversed(tables.metadata.sorted_tables), idempotency.KEYS):
+            connection.execute(sa.delete(table))
+        yield connection

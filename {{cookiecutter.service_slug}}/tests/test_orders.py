@@ -1,0 +1,283 @@
+"""The resource with a database: its rules, its views as functions, its routes over HTTP."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+from database_fixtures import only_postgres
+from flask.testing import FlaskClient
+from sqlalchemy import Connection
+from werkzeug.exceptions import NotFound
+from werkzeug.test import TestResponse
+
+from service.api import orders as api
+from service.chassis import idempotency
+from service.chassis.framework import Service
+from service.chassis.preconditions import IfMatch
+from service.chassis.preconditions import IfNoneMatch
+from service.domain import orders
+
+TEA = {"reference": "PO-1", "sku": "tea", "quantity": 2}
+WISH = orders.Wish("PO-1", "tea", 2, "open", None)
+
+pytestmark = pytest.mark.usefixtures("connection")
+
+
+def place(client: FlaskClient, **changes: Any) -> TestResponse:
+    return client.post("/v1/orders", json=TEA | {"reference": uuid4().hex} | changes)
+
+
+def counted(connection: Connection) -> int | None:
+    return connection.scalar(sa.select(sa.func.count()).select_from(orders.ORDERS))
+
+
+def next_page(response: TestResponse) -> str | None:
+    link = response.headers.get("Link")
+    return link.partition("<")[2].partition(">")[0] if link else None
+
+
+def walk(client: FlaskClient, url: str) -> list[dict[str, Any]]:
+    """Every item of a list, page by page."""
+    items = []
+    page: str | None = url
+    while page:
+        response = client.get(page)
+        items += response.get_json()["items"]
+        page = next_page(response)
+    return items
+
+
+def test_an_order_costs_what_its_quote_says(connection: Connection) -> None:
+    assert orders.add(connection, WISH).amount_cents == 850
+
+
+def test_what_was_stored_is_read_back_as_it_was(connection: Connection) -> None:
+    order = orders.add(connection, WISH)
+    assert orders.get(connection, order.id) == order
+
+
+def test_a_shipped_order_does_not_change(connection: Connection) -> None:
+    order = orders.add(connection, orders.Wish("PO-1", "tea", 2, "shipped", None))
+    with pytest.raises(orders.ShippedError):
+        orders.replace(connection, order, WISH)
+
+
+def test_a_view_is_a_plain_function(connection: Connection) -> None:
+    order = orders.add(connection, WISH)
+    assert api.get_order(order.id, IfNoneMatch()).body.amount_cents == 850
+
+
+def test_a_view_aborts_where_there_is_no_order() -> None:
+    with pytest.raises(NotFound):
+        api.delete_order(uuid4(), IfMatch(if_match="*"))
+
+
+def test_a_placed_order_is_where_its_location_says(client: FlaskClient) -> None:
+    placed = place(client)
+    assert placed.status_code == 201
+    assert client.get(placed.headers["Location"]).get_json() == placed.get_json()
+
+
+def test_a_reference_that_is_taken_is_a_conflict(client: FlaskClient) -> None:
+    place(client, reference="PO-1")
+    response = place(client, reference="PO-1")
+    assert (response.status_code, response.get_json()["detail"]) == (409, "A value that must be unique is taken.")
+
+
+def test_an_unknown_product_is_pointed_at_and_stores_nothing(client: FlaskClient, connection: Connection) -> None:
+    response = place(client, sku="gold")
+    assert (response.status_code, response.get_json()["errors"][0]["pointer"]) == (422, "/sku")
+    assert counted(connection) == 0
+
+
+@pytest.mark.parametrize("reference", ["'; DROP TABLE orders; --", "a\0b", "\ud800", "x" * 41, 1e400, 10**30])
+def test_hostile_values_are_problems(client: FlaskClient, reference: object) -> None:
+    body = json.dumps(TEA | {"reference": reference})
+    assert client.post("/v1/orders", data=body, content_type="application/json").status_code in (400, 422)
+
+
+@pytest.mark.parametrize("note", ["'; DROP TABLE orders; --", "%s %(x)s :x", "\\", "\u202e 🚀"])
+def test_text_comes_back_as_it_was_sent(client: FlaskClient, note: str) -> None:
+    assert client.get(place(client, note=note).headers["Location"]).get_json()["note"] == note
+
+
+@pytest.mark.parametrize("number", ["1", "x" * 5000, "%00", str(uuid4())])
+def test_what_is_no_order_is_not_found(client: FlaskClient, number: str) -> None:
+    assert client.get(f"/v1/orders/{number}").status_code == 404
+
+
+@pytest.mark.parametrize("sort", list(orders.SORTS))
+def test_a_list_walked_page_by_page_is_whole_and_in_order(client: FlaskClient, sort: str) -> None:
+    placed = {place(client, quantity=1 + n % 3).get_json()["id"] for n in range(7)}
+    items = walk(client, f"/v1/orders?limit=2&sort={sort}")
+    field, descending = sort.lstrip("-"), sort.startswith("-")
+    keys = [(item[field], UUID(item["id"])) for item in items]
+    assert keys == sorted(keys, reverse=descending)
+    assert {item["id"] for item in items} == placed
+    assert len(items) == len(placed)
+
+
+def test_the_last_page_has_no_link(client: FlaskClient) -> None:
+    place(client)
+    assert next_page(client.get("/v1/orders?limit=1")) is None
+
+
+def test_filters_hold_on_every_page(client: FlaskClient) -> None:
+    for status in ("open", "paid", "open", "paid", "open"):
+        place(client, status=status)
+    assert [item["status"] for item in walk(client, "/v1/orders?status=open&limit=1")] == ["open"] * 3
+
+
+def test_rows_that_come_and_go_leave_the_walk_whole(client: FlaskClient) -> None:
+    stay = [place(client).get_json()["id"] for _ in range(4)]
+    first = client.get("/v1/orders?limit=2")
+    gone = first.get_json()["items"][0]["id"]
+    client.delete(f"/v1/orders/{gone}", headers={"If-Match": "*"})
+    place(client)
+    rest = walk(client, next_page(first) or "")
+    assert [item["id"] for item in rest][:2] == stay[2:]
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "AAAA", "é", "A" * 300])
+def test_a_cursor_not_ours_is_refused(client: FlaskClient, cursor: str) -> None:
+    response = client.get("/v1/orders", query_string={"cursor": cursor})
+    assert (response.status_code, response.get_json()["errors"][0]["parameter"]) == (422, "cursor")
+
+
+def test_a_cursor_continues_no_other_list(client: FlaskClient) -> None:
+    for _ in range(2):
+        place(client)
+    link = next_page(client.get("/v1/orders?limit=1&sort=created_at")) or ""
+    response = client.get(f"/v1/orders?sort=quantity&{urlsplit(link).query.partition('&sort=created_at&')[2]}")
+    assert response.status_code == 422
+
+
+@pytest.mark.parametrize("limit", ["0", "101", "1e9"])
+def test_a_limit_out_of_bounds_is_refused(client: FlaskClient, limit: str) -> None:
+    assert client.get(f"/v1/orders?limit={limit}").status_code == 422
+
+
+def test_what_the_client_has_is_not_sent_again(client: FlaskClient) -> None:
+    location = place(client).headers["Location"]
+    etag = client.get(location).headers["ETag"]
+    response = client.get(location, headers={"If-None-Match": etag})
+    assert (response.status_code, response.data, response.headers["ETag"]) == (304, b"", etag)
+
+
+def test_an_older_etag_gets_the_order(client: FlaskClient) -> None:
+    location = place(client).headers["Location"]
+    assert client.get(location, headers={"If-None-Match": '"0", W/"2"'}).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["put", "patch", "delete"])
+@pytest.mark.parametrize(("headers", "status"), [({}, 428), ({"If-Match": '"9"'}, 412), ({"If-Match": 'W/"1"'}, 412)])
+def test_a_change_needs_the_etag(client: FlaskClient, method: str, headers: dict[str, str], status: int) -> None:
+    body = None if method == "delete" else TEA
+    response = client.open(place(client).headers["Location"], method=method, headers=headers, json=body)
+    assert response.status_code == status
+
+
+def test_a_replaced_order_has_a_new_etag(client: FlaskClient) -> None:
+    location = place(client).headers["Location"]
+    response = client.put(location, json=TEA | {"quantity": 3}, headers={"If-Match": '"1"'})
+    assert (response.status_code, response.headers["ETag"], response.get_json()["amount_cents"]) == (200, '"2"', 1275)
+
+
+def test_a_patch_changes_only_what_it_names(client: FlaskClient) -> None:
+    placed = place(client, note="soon")
+    headers = {"If-Match": "*", "Content-Type": "application/merge-patch+json"}
+    response = client.patch(placed.headers["Location"], data='{"quantity": 1}', headers=headers)
+    assert response.get_json() == placed.get_json() | {"quantity": 1, "amount_cents": 425}
+
+
+def test_null_in_a_patch_removes(client: FlaskClient) -> None:
+    location = place(client, note="soon").headers["Location"]
+    assert client.patch(location, json={"note": None}, headers={"If-Match": "*"}).get_json()["note"] is None
+
+
+def test_a_shipped_order_conflicts_with_a_change(client: FlaskClient) -> None:
+    location = place(client, status="shipped").headers["Location"]
+    assert client.patch(location, json={}, headers={"If-Match": "*"}).status_code == 409
+
+
+def test_a_deleted_order_is_gone(client: FlaskClient) -> None:
+    location = place(client).headers["Location"]
+    assert client.delete(location, headers={"If-Match": '"1"'}).status_code == 204
+    assert client.get(location).status_code == 404
+
+
+def send(client: FlaskClient, key: str, **changes: Any) -> TestResponse:
+    return client.post("/v1/orders", json=TEA | changes, headers={"Idempotency-Key": key})
+
+
+def test_a_repeated_request_gets_the_first_answer(client: FlaskClient, connection: Connection) -> None:
+    first, again = send(client, "k"), send(client, "k")
+    assert (again.status_code, again.data, again.headers["Location"]) == (201, first.data, first.headers["Location"])
+    assert counted(connection) == 1
+
+
+def test_a_key_with_another_body_is_refused(client: FlaskClient) -> None:
+    send(client, "k")
+    assert send(client, "k", quantity=3).status_code == 422
+
+
+def test_a_request_that_failed_leaves_its_key_free(client: FlaskClient) -> None:
+    send(client, "k", sku="gold")
+    assert send(client, "k").status_code == 201
+
+
+def test_a_key_is_forgotten_when_it_expires(
+    client: FlaskClient, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "LIFETIME", 0)
+    send(client, "k")
+    assert send(client, "k", reference="PO-2").status_code == 201
+    assert counted(connection) == 2
+
+
+def test_expired_keys_are_purged(connection: Connection) -> None:
+    row = {"fingerprint": b"", "location": "", "answer": ""}
+    connection.execute(idempotency.KEEP, [row | {"key": "old", "expires": 1}, row | {"key": "new", "expires": 3}])
+    connection.execute(idempotency.PURGE, {"now": 2})
+    assert connection.scalars(sa.select(idempotency.KEYS.c.key)).all() == ["new"]
+
+
+@pytest.mark.parametrize("key", ["", "a b", "ä", "x" * 256])
+def test_a_key_out_of_its_form_is_pointed_at(client: FlaskClient, key: str) -> None:
+    response = client.post("/v1/orders", json=TEA, headers=[("Idempotency-Key", key.encode("utf-8").decode("latin-1"))])
+    assert (response.status_code, response.get_json()["errors"][0]["header"]) == (422, "idempotency-key")
+
+
+@only_postgres
+def test_a_repetition_while_the_first_request_runs_is_told_so(app: Service, client: FlaskClient) -> None:
+    with app.extensions["database"].transaction() as first:
+        first.execute(idempotency.LOCK, {"key": "k"})
+        response = send(client, "k")
+    assert (response.status_code, "still running" in response.get_json()["detail"]) == (409, True)
+
+
+def test_one_key_sent_by_many_at_once_makes_one_row(app: Service, connection: Connection) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: send(app.test_client(), "k"), range(20)))
+    assert {answer.status_code for answer in answers} <= {201, 409}
+    assert len({answer.data for answer in answers if answer.status_code == 201}) == 1
+    assert counted(connection) == 1
+
+
+def test_no_change_is_lost_among_many_at_once(app: Service) -> None:
+    location = place(app.test_client(), quantity=1).headers["Location"]
+
+    def increment(_: int) -> bool:
+        client = app.test_client()
+        order = client.get(location)
+        more = {"quantity": order.get_json()["quantity"] + 1}
+        return client.patch(location, json=more, headers={"If-Match": order.headers["ETag"]}).status_code == 200
+
+    with ThreadPoolExecutor(4) as pool:
+        successes = sum(pool.map(increment, range(40)))
+    assert app.test_client().get(location).get_json()["quantity"] == 1 + successes
