@@ -2,16 +2,107 @@
 
 import contextlib
 import http.client
+import json
 import socket
 import threading
 import time
+from collections.abc import Callable
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 from tests.docker.containers import status
 
 SLOW_REQUEST = (
     b"POST /v1/quotes HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
 )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, and after how many seconds."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+    seconds: float
+
+    def json(self) -> Any:
+        """The body, which must be JSON."""
+        return json.loads(self.body)
+
+    def is_problem(self) -> bool:
+        """Whether it is a problem that says its own status."""
+        return self.headers["Content-Type"] == "application/problem+json" and self.json()["status"] == self.status
+
+
+class Client:
+    """One caller, who keeps a connection as long as it lasts."""
+
+    def __init__(self, port: int) -> None:
+        """Connect at the first request."""
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+
+    def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        """Ask once; `body` is bytes or what JSON knows, `If_Match="*"` a header. Raise OSError or HTTPException."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        started = time.monotonic()
+        try:
+            self._connection.request(method, path, data, ({"Content-Type": "application/json"} if data else {}) | given)
+            reply = self._connection.getresponse()
+            return Answer(reply.status, reply.headers, reply.read(), time.monotonic() - started)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the connection back; the next request opens one."""
+        self._connection.close()
+
+
+def at_once(port: int, ask: Callable[[Client, int], Answer], count: int) -> list[Answer]:
+    """Let `count` clients, each with a connection of its own and all at the same instant, ask once."""
+    start = threading.Barrier(count)
+
+    def take_part(number: int) -> Answer:
+        with contextlib.closing(Client(port)) as client:
+            client("GET", "/livez")  # it is connected
+            start.wait()
+            return ask(client, number)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(take_part, range(count)))
+
+
+class Load:
+    """Clients that each ask in a closed loop, between entering and leaving; what they got lies in `answers`."""
+
+    def __init__(self, port: int, *asks: Callable[[Client], Answer], pause: float = 0.01) -> None:
+        """One client for each of `asks`."""
+        self.answers: list[Answer] = []
+        self.failures: list[str] = []
+        self._leave = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(Client(port), ask, pause)) for ask in asks]
+
+    def _ask(self, client: Client, ask: Callable[[Client], Answer], pause: float) -> None:
+        while not self._leave.wait(pause):
+            try:
+                self.answers.append(ask(client))
+            except Exception as error:
+                self.failures.append(repr(error))
+        client.close()
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leave.set()
+        for thread in self._threads:
+            thread.join()
 
 
 class KeepAliveLoad:

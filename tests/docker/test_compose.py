@@ -1,12 +1,7 @@
 """A baked service as compose and the service's own make targets run it."""
 
 import json
-import os
-import shutil
-import subprocess
-import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,46 +11,17 @@ from tests.docker.containers import Bake
 from tests.docker.containers import docker
 from tests.docker.containers import eventually
 from tests.docker.containers import status
+from tests.docker.project import Project
+from tests.docker.project import deployed
 
 pytestmark = pytest.mark.docker
 
 
-class Project:
-    """A copy of a service under a name of its own, so that nothing of the machine's is touched."""
-
-    def __init__(self, service: Path, image: str) -> None:
-        """Know the image; start nothing."""
-        self.service = service
-        self.environment = {**os.environ, "IMAGE": image, "PORT": "0"}
-
-    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in the service's folder, both outputs in one."""
-        merged = {**self.environment, **environment}
-        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.run(command, cwd=self.service, env=merged, **streams)
-
-    def make(self, *arguments: str, **environment: str) -> str:
-        """Run make, which must succeed."""
-        done = self.run("make", *arguments, **environment)
-        assert done.returncode == 0, done.stdout
-        return done.stdout
-
-    def container(self) -> dict[str, Any]:
-        """What Docker knows of the one container."""
-        found = self.run("docker", "compose", "ps", "--all", "--quiet").stdout.strip()
-        inspected: list[dict[str, Any]] = json.loads(docker("inspect", found))
-        return inspected[0]
-
-
 @pytest.fixture(scope="module")
-def project(bake: Bake, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def project(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """The service under a slug that no other project has, its image built."""
-    slug = f"compose-{uuid.uuid4().hex[:8]}"
-    service = shutil.copytree(bake(service_slug=slug), tmp_path_factory.mktemp("compose") / slug)
-    project = Project(service, f"{image}:compose")
-    project.make("image")
-    yield project
-    project.run("docker", "compose", "down", "--timeout", "0")
+    with deployed(bake, tmp_path_factory.mktemp("compose")) as project:
+        yield project
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +41,9 @@ def test_make_up_waits_until_it_is_healthy(up: dict[str, Any]) -> None:
     assert up["State"]["Health"]["Status"] == "healthy"
 
 
-def test_make_up_serves_on_the_published_port(up: dict[str, Any]) -> None:
-    port = int(up["NetworkSettings"]["Ports"]["5000/tcp"][0]["HostPort"])
-    assert status(port, "/v1/products") == 200
+@pytest.mark.usefixtures("up")
+def test_make_up_serves_on_the_published_port(project: Project) -> None:
+    assert status(project.port(), "/v1/products") == 200
 
 
 def test_the_container_is_hardened(up: dict[str, Any]) -> None:
@@ -119,8 +85,8 @@ def test_make_smoke_passes_and_leaves_nothing(project: Project) -> None:
 
 
 def test_make_smoke_fails_for_an_image_that_does_not_start(project: Project) -> None:
-    (project.service / "Dockerfile.broken").write_text(f'FROM {project.environment["IMAGE"]}\nCMD ["false"]\n')
-    broken = f"{project.environment['IMAGE']}-broken"
+    (project.service / "Dockerfile.broken").write_text(f'FROM {project.image}\nCMD ["false"]\n')
+    broken = f"{project.image}-broken"
     docker(
         "build", "--quiet", "--tag", broken, "--file", str(project.service / "Dockerfile.broken"), str(project.service)
     )
@@ -129,5 +95,5 @@ def test_make_smoke_fails_for_an_image_that_does_not_start(project: Project) -> 
 
 
 def test_make_image_labels_the_project_s_version(project: Project) -> None:
-    labels = json.loads(docker("inspect", "--format", "{{json .Config.Labels}}", project.environment["IMAGE"]))
+    labels = json.loads(docker("inspect", "--format", "{{json .Config.Labels}}", project.image))
     assert labels["org.opencontainers.image.version"] == "0.1.0"

@@ -1,0 +1,408 @@
+"""A service with a database, as compose runs it: right under concurrency and hostile input, whole after faults."""
+
+import itertools
+import mmap
+import os
+import re
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.docker.containers import Bake
+from tests.docker.containers import docker
+from tests.docker.containers import eventually
+from tests.docker.containers import fetch
+from tests.docker.containers import status
+from tests.docker.load import Answer
+from tests.docker.load import Client
+from tests.docker.load import Load
+from tests.docker.load import at_once
+from tests.docker.project import Project
+from tests.docker.project import deployed
+
+pytestmark = pytest.mark.docker
+
+TEA = {"reference": "PO-1", "sku": "tea", "quantity": 2}
+SLOTS = 4  # CONCURRENCY of the container that compose.yaml limits to one CPU
+
+
+@pytest.fixture(scope="module")
+def project(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """The service of `make up`, with PostgreSQL."""
+    with deployed(bake, tmp_path_factory.mktemp("database"), database="postgresql") as project:
+        project.make("up")
+        yield project
+
+
+@pytest.fixture(scope="module")
+def port(project: Project) -> int:
+    """The port of that service."""
+    return project.port()
+
+
+@pytest.fixture(scope="module")
+def wide(project: Project) -> Iterator[int]:
+    """The port of a second replica, which works on fifty requests at once."""
+    with project.replica("--env", "CONCURRENCY=50") as port:
+        eventually(lambda: status(port, "/readyz") == 200, "the replica is ready")
+        yield port
+
+
+@pytest.fixture
+def client(port: int) -> Iterator[Client]:
+    """A client of the service."""
+    with closing(Client(port)) as client:
+        yield client
+
+
+@pytest.fixture
+def wide_client(wide: int) -> Iterator[Client]:
+    """A client of the second replica."""
+    with closing(Client(wide)) as client:
+        yield client
+
+
+def place(client: Client, headers: dict[str, str] | None = None, **changes: Any) -> Answer:
+    """Place an order with a reference that no other has, unless it is given."""
+    return client("POST", "/v1/orders", TEA | {"reference": uuid.uuid4().hex} | changes, **(headers or {}))
+
+
+def increment(client: Client, location: str) -> Answer:
+    """Read an order and ask for one more of it."""
+    order = client("GET", location)
+    return client("PATCH", location, {"quantity": order.json()["quantity"] + 1}, If_Match=order.headers["ETag"])
+
+
+def walk(client: Client, page: str) -> list[str]:
+    """The ids of a list, page by page."""
+    found = []
+    while page:
+        answer = client("GET", page)
+        assert answer.status == 200, answer.body
+        found += [item["id"] for item in answer.json()["items"]]
+        page = (answer.headers["Link"] or "").partition("<")[2].partition(">")[0]
+    return found
+
+
+def test_fifty_requests_with_one_key_at_once_make_one_row(project: Project, wide: int, wide_client: Client) -> None:
+    answers = at_once(wide, lambda client, _: place(client, {"Idempotency-Key": "fifty"}, reference="FIFTY"), 50)
+    assert {answer.status for answer in answers} <= {201, 409}
+    # That the reference is taken would be a conflict too: of a second order.
+    assert all("still running" in answer.json()["detail"] for answer in answers if answer.status == 409)
+    made = {answer.body for answer in answers if answer.status == 201}
+    made.add(place(wide_client, {"Idempotency-Key": "fifty"}, reference="FIFTY").body)
+    assert len(made) == 1
+    assert project.sql("SELECT count(*) FROM orders WHERE reference = 'FIFTY'") == "1"
+
+
+def test_of_fifty_changes_of_one_version_at_once_one_succeeds(wide: int, wide_client: Client) -> None:
+    location = place(wide_client, quantity=1).headers["Location"]
+
+    def change(client: Client, number: int) -> Answer:
+        return client("PATCH", location, {"quantity": 100 + number}, If_Match='"1"')
+
+    answers = at_once(wide, change, 50)
+    assert Counter(answer.status for answer in answers) == {200: 1, 412: 49}
+    (success,) = (answer for answer in answers if answer.status == 200)
+    assert wide_client("GET", location).body == success.body
+
+
+def test_of_fifty_who_read_and_change_at_once_every_success_counts_once(wide: int, wide_client: Client) -> None:
+    location = place(wide_client, quantity=1).headers["Location"]
+    answers: list[Answer] = []
+
+    def change(client: Client, _: int) -> Answer:
+        tries = [increment(client, location) for _ in range(5)]
+        answers.extend(tries)
+        return tries[-1]
+
+    at_once(wide, change, 50)
+    counted = Counter(answer.status for answer in answers)
+    assert (set(counted), sum(counted.values())) == ({200, 412}, 250)
+    assert wide_client("GET", location).json()["quantity"] == 1 + counted[200]
+
+
+def test_a_walked_list_is_whole_while_a_thousand_rows_come_and_go(wide: int, wide_client: Client) -> None:
+    numbers = itertools.count()
+    stay = {place(wide_client, sku="cocoa", quantity=1 + number).json()["id"] for number in range(100)}
+
+    def come_and_go(client: Client) -> Answer:
+        placed = place(client, sku="cocoa", quantity=1 + next(numbers) * 7 % 100)
+        return client("DELETE", placed.headers["Location"], If_Match='"1"') if next(numbers) % 2 else placed
+
+    with Load(wide, *[come_and_go] * 4, pause=0) as load:
+        for sort in itertools.cycle(("quantity", "-quantity", "-created_at")):
+            ids = walk(wide_client, f"/v1/orders?sku=cocoa&limit=10&sort={sort}")
+            assert (len(ids), stay - set(ids)) == (len(set(ids)), set())
+            if len(load.answers) >= 1000:
+                break
+    assert (load.failures, {answer.status for answer in load.answers}) == ([], {201, 204})
+
+
+class Writer:
+    """Places orders one after the other; repeats each with its key until it is acknowledged."""
+
+    def __init__(self) -> None:
+        """No order is acknowledged yet."""
+        self.acknowledged: list[str] = []
+        self._reference = uuid.uuid4().hex
+
+    def __call__(self, client: Client) -> Answer:
+        """Try once."""
+        answer = place(client, {"Idempotency-Key": self._reference}, reference=self._reference)
+        if answer.status == 201:
+            self.acknowledged.append(self._reference)
+            self._reference = uuid.uuid4().hex
+        return answer
+
+
+def processes(project: Project) -> tuple[Any, ...]:
+    """What changes where the service or one of its processes starts again."""
+    container = project.container()
+    pids = docker("top", container["Id"], "-o", "pid").split()
+    return container["State"]["StartedAt"], container["RestartCount"], sorted(pids)
+
+
+@dataclass
+class Survived:
+    """What clients and the machine saw of a database that was killed three times under load."""
+
+    load: Load
+    acknowledged: list[str]
+    recoveries: list[float]  # seconds from the database's answer to the next acknowledged write
+    unready: list[int | None]  # what readiness said meanwhile
+    before: tuple[Any, ...]
+    after: tuple[Any, ...]
+
+
+@pytest.fixture(scope="module")
+def survived(project: Project, port: int) -> Survived:
+    """Kill and restart the database three times under load."""
+    writers = [Writer() for _ in range(3)]
+    before, database, recoveries, unready = processes(project), project.container(project.database)["Id"], [], []
+
+    def acknowledged() -> list[str]:
+        return [reference for writer in writers for reference in writer.acknowledged]
+
+    def wait_for_more(count: int) -> None:
+        enough = len(acknowledged()) + count
+        eventually(lambda: len(acknowledged()) >= enough, f"{count} acknowledged writes")
+
+    with Load(port, *writers, lambda client: client("GET", "/v1/orders?limit=5")) as load:
+        for _ in range(3):
+            wait_for_more(100)
+            docker("kill", "--signal", "KILL", database)
+            time.sleep(2)
+            unready.append(status(port, "/readyz"))
+            docker("start", database)
+            eventually(lambda: project.run(*is_ready(project)).returncode == 0, "the database answers")
+            answered = time.monotonic()
+            wait_for_more(1)
+            recoveries.append(time.monotonic() - answered)
+    return Survived(load, acknowledged(), recoveries, unready, before, processes(project))
+
+
+def is_ready(project: Project) -> tuple[str, ...]:
+    """The command that says whether the database answers."""
+    return ("docker", "compose", "exec", "-T", project.database, "pg_isready", "--host=127.0.0.1", "--dbname=service")
+
+
+def test_every_acknowledged_write_is_there_after_kills(project: Project, survived: Survived) -> None:
+    stored = Counter(project.sql("SELECT reference FROM orders").split())
+    assert {stored[reference] for reference in survived.acknowledged} == {1}
+
+
+def test_what_fails_while_the_database_is_away_is_a_503_problem(survived: Survived) -> None:
+    failed = [answer for answer in survived.load.answers if answer.status not in (200, 201)]
+    assert (survived.load.failures, {answer.status for answer in failed}) == ([], {503})
+    assert all(answer.is_problem() and answer.headers["Retry-After"] for answer in failed)
+
+
+def test_no_request_waits_long_for_a_database_that_is_away(survived: Survived) -> None:
+    assert max(answer.seconds for answer in survived.load.answers) < 10
+
+
+def test_the_service_is_not_ready_without_its_database(survived: Survived) -> None:
+    assert survived.unready == [503] * 3
+
+
+def test_the_service_recovers_within_seconds_of_its_database(survived: Survived) -> None:
+    assert max(survived.recoveries) < 6
+
+
+def test_no_process_starts_again_for_the_database(survived: Survived) -> None:
+    assert survived.after == survived.before
+
+
+@pytest.mark.usefixtures("survived")
+def test_no_connection_is_leaked(project: Project) -> None:
+    address = next(iter(project.container()["NetworkSettings"]["Networks"].values()))["IPAddress"]
+    count = f"SELECT count(*) FROM pg_stat_activity WHERE client_addr = '{address}'"
+    assert 1 <= int(project.sql(count)) <= SLOTS + 1
+    lent = 'db_client_connection_count{db_client_connection_state="used"} 0.0'
+    eventually(lambda: lent in fetch(project.port(), "/metrics")[2].decode().splitlines(), lent, seconds=3)
+
+
+def test_behind_a_lock_requests_end_at_their_limit_and_probes_go_on(
+    project: Project, port: int, client: Client
+) -> None:
+    location = place(client).headers["Location"]
+    reads, writes = [lambda client: client("GET", location)] * 4, [place] * 2
+    with (
+        project.holding("LOCK TABLE orders"),
+        Load(port, *reads, *writes) as load,
+        Load(port, lambda c: c("GET", "/livez")) as live,
+    ):
+        time.sleep(8)
+    assert (load.failures, {answer.status for answer in load.answers}) == ([], {503})
+    assert all(answer.is_problem() and answer.headers["Retry-After"] for answer in load.answers)
+    waited = max(answer.seconds for answer in load.answers)
+    assert 2 <= waited < 3
+    assert (live.failures, {answer.status for answer in live.answers}) == ([], {200})
+    assert max(answer.seconds for answer in live.answers) < 1
+    assert {answer.status for answer in at_once(port, lambda c, _: c("GET", location), SLOTS)} == {200}
+
+
+def test_a_service_that_starts_before_its_database_becomes_ready_with_it(project: Project) -> None:
+    project.compose("stop", project.database)
+    with project.replica() as port:
+        eventually(lambda: status(port, "/livez") == 200, "it lives")
+        assert (status(port, "/readyz"), status(port, "/v1/orders")) == (503, 503)
+        project.compose("start", project.database)
+        eventually(lambda: status(port, "/readyz") == 200, "it is ready")
+        assert status(port, "/v1/orders") == 200
+
+
+def test_what_make_backup_wrote_make_restore_brings_back(project: Project, client: Client) -> None:
+    kept = place(client, note="kept")
+    location = kept.headers["Location"]
+    file = project.make("backup").split()[-1]
+    client("PATCH", location, {"note": "changed"}, If_Match="*")
+    later = place(client).headers["Location"]
+    project.make("restore", f"FILE={file}")
+    assert client("GET", location).body == kept.body
+    assert client("GET", later).status == 404
+    assert place(client).status == 201
+
+
+def test_seeding_twice_stores_the_orders_once(project: Project) -> None:
+    seed = ("exec", "-T", project.service.name, "python", "-m", "service.seed")
+    assert [project.compose(*seed).strip() for _ in range(2)] == ["3 orders stored", "0 orders stored"]
+    assert project.sql("SELECT count(*) FROM orders WHERE reference LIKE 'SEED-%'") == "3"
+
+
+HOSTILE: tuple[Any, ...] = (
+    "'; DROP TABLE orders; --", "%s %(x)s :x $1", "a\0b", "\ud800", "\u202e", "x" * 5000, "",
+    0, -1, 2**31, 2**63, 10**400, 1.5, 1e308, True, [], {}, [[[]]],
+)  # fmt: skip
+DEEP = (b"[" * 500_000, b'{"a":' * 100_000, b'{"quantity":' + b"9" * 100_000 + b"}", b'{"note":"\xff"}', b"\0", b"NaN")
+QUERIES = ("'", "%27%3B%20DROP%20TABLE%20orders", "%00", "%ff", "%ed%a0%80", "1e400", "9" * 5000, "-1", "")
+ETAGS = ('"', "'; --", '"' + "9" * 900 + '"', "x" * 5000, "\xff", ",,,")
+
+
+def hostile_requests(location: str) -> Iterator[tuple[str, str, Any, dict[str, str]]]:
+    """Method, path, body and headers of requests that no honest client sends."""
+    for body in [TEA | {name: value} for name in (*TEA, "status", "note", "other") for value in HOSTILE] + list(DEEP):
+        yield "POST", "/v1/orders", body, {}
+        yield "PUT", location, body, {"If-Match": "*"}
+        yield "PATCH", location, body, {"If-Match": "*"}
+    for text in QUERIES:
+        yield "GET", f"/v1/orders/{text or 'x'}", None, {}
+        for name in ("limit", "cursor", "sort", "status", "sku", "other"):
+            yield "GET", f"/v1/orders?{name}={text}", None, {}
+    for tag in ETAGS:
+        yield "GET", location, None, {"If-None-Match": tag}
+        yield "POST", "/v1/orders", TEA, {"Idempotency-Key": tag}
+        yield "DELETE", location, None, {"If-Match": tag}
+
+
+def test_hostile_requests_get_answers_or_problems_never_a_5xx(project: Project, client: Client) -> None:
+    location = place(client).headers["Location"]
+    odd, counted = [], Counter[int]()
+    for method, path, body, headers in hostile_requests(location):
+        answer = client(method, path, body, **headers)
+        counted[answer.status] += 1
+        if answer.status >= 500 or (answer.status >= 400 and not answer.is_problem()):
+            odd.append((method, path, body, headers, answer))
+    assert not odd
+    assert min(counted[400], counted[404], counted[412], counted[422]) > 0
+    assert project.sql("SELECT count(*) FROM orders WHERE reference !~ '^[A-Za-z0-9-]{1,40}$'") == "0"
+
+
+# What fits the document and may yet be refused: products not for sale, taken references, cursors and versions not ours.
+EXPECTED = {
+    "POST /v1/quotes": ("422",),
+    "POST /v1/orders": ("409", "422"),
+    "GET /v1/orders": ("422",),
+    "PUT /v1/orders/{number}": ("404", "409", "412", "422", "428"),
+    "PATCH /v1/orders/{number}": ("404", "409", "412", "422", "428"),
+    "DELETE /v1/orders/{number}": ("404", "412", "428"),
+}
+CHECKS = '[checks]\npositive_data_acceptance.expected-statuses = ["2xx", "404"]\n' + "".join(
+    f"""[[operations]]
+include-name = "{name}"
+[operations.checks]
+positive_data_acceptance.expected-statuses = {["2xx", *statuses]}
+"""
+    for name, statuses in EXPECTED.items()
+)
+# Without it no change would get past its precondition.
+ANY_VERSION = '[parameters]\n"header.If-Match" = "*"\n'
+
+
+def contract_is_kept(port: int, service_python: Path, folder: Path, configuration: str) -> int:
+    """Let schemathesis ask the orders' operations, sequences of them included; return how many requests that were."""
+    folder.mkdir()
+    (folder / "schemathesis.toml").write_text(configuration)
+    options = ("--include-path-regex", "/v1/orders", "--max-examples", "100", "--seed", "1", "--no-color")
+    url = f"http://127.0.0.1:{port}/openapi.json"
+    command = (str(service_python.with_name("schemathesis")), "run", url, *options)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    counted = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
+    assert counted, done.stdout
+    assert counted[1] == counted[2]
+    return int(counted[1])
+
+
+def test_two_thousand_requests_get_answers_that_the_contract_allows(
+    port: int, service_python: Path, tmp_path: Path
+) -> None:
+    with ThreadPoolExecutor() as pool:
+        as_generated = pool.submit(contract_is_kept, port, service_python, tmp_path / "as-generated", CHECKS)
+        past_if_match = pool.submit(contract_is_kept, port, service_python, tmp_path / "any", ANY_VERSION + CHECKS)
+    assert as_generated.result() + past_if_match.result() >= 2000
+
+
+def test_make_test_postgres_passes(project: Project) -> None:
+    tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # uv among them, to be quick
+    others = " ".join(f"--ignore=tests/test_{name}.py" for name in ("contract", "edge", "observe", "server"))
+    told = project.make("test-postgres", f"ARGS={others}", PATH=tools, PORT="5000")
+    assert re.search(r"\d+ passed in", told)
+    assert docker("ps", "--all", "--quiet", "--filter", f"name={project.service.name}-test") == ""
+
+
+def test_no_log_environment_or_image_holds_a_password(project: Project, tmp_path: Path) -> None:
+    secrets = [file.read_text() for file in (project.service / ".secrets").iterdir()]
+    with project.replica("--env", "LOG_LEVEL=DEBUG") as port, closing(Client(port)) as client:
+        eventually(lambda: status(port, "/readyz") == 200, "the replica is ready")
+        assert [place(client, reference="TWICE", note="between us").status for _ in range(2)] == [201, 409]
+        told = project.told() + docker("history", "--no-trunc", project.image)
+    docker("save", "--output", str(tmp_path / "image.tar"), project.image)
+    assert len(secrets) == 3
+    assert '"level":"DEBUG"' in told
+    assert not [secret for secret in secrets if secret in told]
+    assert "between us" not in told
+    with (tmp_path / "image.tar").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as layers:
+        assert layers.find(b"src/service/app.py") > 0
+        assert {layers.find(secret.encode()) for secret in secrets} == {-1}

@@ -1,0 +1,210 @@
+"""A release that changes the tables of a running service: migrated under load, the release before it works on."""
+
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import pytest
+
+from tests.docker.containers import Bake
+from tests.docker.containers import docker
+from tests.docker.containers import eventually
+from tests.docker.containers import status
+from tests.docker.load import Answer
+from tests.docker.load import Client
+from tests.docker.load import Load
+from tests.docker.project import Project
+from tests.docker.project import deployed
+
+pytestmark = pytest.mark.docker
+
+TEA = {"reference": "PO-1", "sku": "tea", "quantity": 2}
+ROWS = 20_000
+FILL = f"""
+INSERT INTO orders (reference, sku, quantity, status, amount_cents, id, created_at, version)
+SELECT 'OLD-' || n, 'tea', 1, 'open', 425, gen_random_uuid(), now() - n * interval '1 second', 1
+FROM generate_series(1, {ROWS}) AS n
+"""
+# What the next release brings: expanded first, filled in small transactions, then held by a constraint.
+EXPAND = """
+    op.add_column("orders", sa.Column("priority", sa.Integer(), nullable=True))
+    op.alter_column("orders", "priority", server_default="1")
+"""
+BACKFILL = """
+    batch = "UPDATE orders SET priority = 1 WHERE id IN (SELECT id FROM orders WHERE priority IS NULL LIMIT 500)"
+    with op.get_context().autocommit_block():
+        while op.get_bind().exec_driver_sql(batch).rowcount:
+            pass
+        op.create_index("ix_orders_priority", "orders", ["priority"], postgresql_concurrently=True)
+        op.execute("SELECT pg_sleep(3)")  # so that the other job has to wait
+"""
+CONSTRAIN = """
+    op.execute("ALTER TABLE orders ADD CONSTRAINT ck_orders_priority CHECK (priority IS NOT NULL) NOT VALID")
+    with op.get_context().autocommit_block():
+        op.execute("ALTER TABLE orders VALIDATE CONSTRAINT ck_orders_priority")
+"""
+MIGRATION = '''"""A step of the next release."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{number:04}"
+down_revision = "{before:04}"
+
+
+def upgrade() -> None:{steps}
+'''
+
+
+@pytest.fixture(scope="module")
+def project(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """The service of `make up` with many rows; the image of the next release has a tag of its own."""
+    with deployed(bake, tmp_path_factory.mktemp("migrations"), database="postgresql") as project:
+        project.make("up")
+        project.sql(FILL)
+        folder = project.service / "migrations" / "versions"
+        for number, steps in enumerate((EXPAND, BACKFILL, CONSTRAIN), 2):
+            text = MIGRATION.format(number=number, before=number - 1, steps=steps)
+            (folder / f"{number:04}_next.py").write_text(text)
+        project.make("image", IMAGE=next_image(project))
+        yield project
+        docker("rmi", "--force", next_image(project))
+
+
+def next_image(project: Project) -> str:
+    """The name of the next release's image."""
+    return f"{project.service.name}:next"
+
+
+def start_migration(project: Project) -> subprocess.Popen[str]:
+    """Start the job of the next release."""
+    command = ("docker", "compose", "run", "--rm", "--no-deps", "-T", f"{project.service.name}-migrate")
+    environment = project.environment | {"IMAGE": next_image(project)}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=project.service, env=environment, **streams)  # type: ignore[call-overload, no-any-return]
+
+
+def version(project: Project) -> str:
+    """The revision that the database is at."""
+    return project.sql("SELECT version_num FROM alembic_version")
+
+
+def live(client: Client) -> Answer:
+    """Take an order through its life; return the first answer that is none of success, else the last."""
+    made = client("POST", "/v1/orders", TEA | {"reference": uuid.uuid4().hex})
+    location = made.headers["Location"] or ""
+    for method, body in (("GET", None), ("PUT", TEA | {"reference": uuid.uuid4().hex}), ("PATCH", {"quantity": 3})):
+        answer = client(method, location, body, **({} if body is None else {"If-Match": "*"}))
+        if answer.status != 200:
+            return answer
+    return client("DELETE", location, If_Match="*")
+
+
+def read_list(client: Client) -> Answer:
+    """Read the newest orders."""
+    return client("GET", "/v1/orders?sort=-created_at&limit=50")
+
+
+@dataclass
+class Migrated:
+    """What two jobs at once and the clients of the running release saw of the next release's migrations."""
+
+    load: Load
+    statuses: list[int]
+    outputs: list[str]
+    waited: bool
+
+
+@pytest.fixture(scope="module")
+def blocked(project: Project) -> tuple[Load, int, float, str]:
+    """Let the job find a lock that somebody holds; give clients' load, exit status, seconds and revision after it."""
+    with project.holding("LOCK TABLE orders IN ACCESS SHARE MODE"), Load(project.port(), live, read_list) as load:
+        started = time.monotonic()
+        job = start_migration(project)
+        job.communicate(timeout=60)
+    return load, job.returncode, time.monotonic() - started, version(project)
+
+
+@pytest.fixture(scope="module")
+def migrated(project: Project, blocked: tuple[Load, int, float, str]) -> Migrated:
+    """Run the next release's job twice at once, while the release before it serves."""
+    assert blocked[3] == "0001"
+    holders = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    jobs_connected = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'owner'"
+    with Load(project.port(), live, live, read_list) as load:
+        jobs = [start_migration(project), start_migration(project)]
+        eventually(lambda: project.sql(jobs_connected) == "2", "both jobs are connected")
+        waited = project.sql(holders) == "1" and all(job.poll() is None for job in jobs)
+        outputs = [job.communicate(timeout=60)[0] for job in jobs]
+    return Migrated(load, [job.returncode for job in jobs], outputs, waited)
+
+
+def failed(load: Load) -> list[Answer]:
+    """Answers that are none of success."""
+    return [answer for answer in load.answers if answer.status not in (200, 204)]
+
+
+def test_a_migration_that_finds_a_lock_gives_up(blocked: tuple[Load, int, float, str]) -> None:
+    _, code, seconds, at = blocked
+    assert (code != 0, at) == (True, "0001")
+    assert seconds < 15
+
+
+def test_no_request_fails_behind_a_migration_that_waits_for_a_lock(blocked: tuple[Load, int, float, str]) -> None:
+    load = blocked[0]
+    assert (load.failures, failed(load)) == ([], [])
+    assert len(load.answers) > 20
+
+
+def test_of_two_jobs_at_once_one_migrates_and_one_waits_and_finds_nothing_to_do(
+    project: Project, migrated: Migrated
+) -> None:
+    assert (migrated.statuses, migrated.waited) == ([0, 0], True), migrated.outputs
+    assert version(project) == "0004"
+
+
+def test_no_request_fails_while_the_tables_change(migrated: Migrated) -> None:
+    assert (migrated.load.failures, failed(migrated.load)) == ([], [])
+    assert len(migrated.load.answers) > 100
+
+
+@pytest.mark.usefixtures("migrated")
+def test_every_row_is_filled_and_the_index_is_valid(project: Project) -> None:
+    assert project.sql("SELECT count(*) FROM orders WHERE priority IS NULL") == "0"
+    assert int(project.sql("SELECT count(*) FROM orders")) >= ROWS
+    assert project.sql("SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_orders_priority'::regclass") == "t"
+
+
+@pytest.mark.usefixtures("migrated")
+def test_the_release_before_works_on_the_new_tables(project: Project) -> None:
+    with project.replica() as port, closing(Client(port)) as client:
+        eventually(lambda: status(port, "/readyz") == 200, "the replica is ready")
+        assert [live(client).status, read_list(client).status] == [204, 200]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE mine ()",
+        "CREATE TEMPORARY TABLE mine ()",
+        "CREATE SCHEMA mine",
+        "CREATE INDEX ON orders (note)",
+        "ALTER TABLE orders ADD COLUMN mine integer",
+        "DROP TABLE orders",
+        "TRUNCATE orders",
+        "SET ROLE owner",
+    ],
+)
+def test_the_application_s_role_changes_no_tables(project: Project, statement: str) -> None:
+    with pytest.raises(AssertionError, match=r"ERROR:  (permission denied|must be owner)"):
+        project.sql(statement, user="application")
+
+
+def test_the_service_itself_cannot_migrate(project: Project) -> None:
+    at = version(project)
+    alembic = ("docker", "compose", "exec", "-T", project.service.name, "alembic", "downgrade", "base")
+    assert project.run(*alembic).returncode != 0
+    assert version(project) == at
