@@ -381,7 +381,7 @@ def contract_is_kept(port: int, service_python: Path, folder: Path, configuratio
     """Let schemathesis ask the orders' operations, sequences of them included; return how many requests that were."""
     folder.mkdir()
     (folder / "schemathesis.toml").write_text(configuration)
-    options = ("--include-path-regex", "/v1/orders", "--max-examples", "100", "--seed", "1", "--no-color")
+    options = ("--include-path-regex", "/v1/orders", "--max-examples", "120", "--seed", "1", "--no-color")
     url = f"http://127.0.0.1:{port}/openapi.json"
     command = (str(service_python.with_name("schemathesis")), "run", url, *options)
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
