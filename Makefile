@@ -32,6 +32,7 @@ lint: $(VENV)/ready ## Style, format and types of the template's own Python
 
 bench: build/service/ready ## Measure the chassis beside bare Flask, layer by layer (with wrk also on the server)
 	build/service/bin/python benchmarks/chassis.py
+	build/service/bin/python benchmarks/database.py
 
 relock: $(VENV)/ready ## Fit all requirements files to the manifests (ARGS=--upgrade takes the newest versions)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/relock $(ARGS)

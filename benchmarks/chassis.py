@@ -16,6 +16,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from wsgiref.types import WSGIApplication
@@ -100,8 +102,13 @@ def in_process() -> None:
     os.dup2(null, 1)  # the lines are written, as by a service, but nowhere
     blocks = [[call() for call in callers] for _ in range(BLOCKS)][1:]
     os.dup2(output, 1)
-    print("| in process, with all above it | us | ratio, median of blocks (quartiles) |", "|---|---|---|", sep="\n")
-    for name, times in zip(LAYERS, zip(*blocks, strict=True), strict=True):
+    show_times("in process, with all above it", LAYERS, blocks)
+
+
+def show_times(title: str, names: Iterable[str], blocks: list[list[float]]) -> None:
+    """Print a table of seconds in each block for each name; ratios are to the first one."""
+    print(f"| {title} | us | ratio, median of blocks (quartiles) |", "|---|---|---|", sep="\n")
+    for name, times in zip(names, zip(*blocks, strict=True), strict=True):
         ratios = [block[0] / seconds for block, seconds in zip(blocks, times, strict=True)]
         first, ratio, third = statistics.quantiles(ratios, n=4)
         print(f"| {name} | {min(times) * 1e6:.1f} | {ratio:.2f} ({first:.2f} to {third:.2f}) |")
@@ -119,20 +126,20 @@ class Collector(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def start(layers: str) -> tuple[subprocess.Popen[bytes], str]:
-    """Serve these layers on a free port, by a process of one worker."""
+def start(layers: str, script: str = __file__) -> tuple[subprocess.Popen[bytes], str]:
+    """Let the script serve these layers on a free port, by a process of one worker; give it and its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {**os.environ, "PYTHONPATH": f"{SOURCE}:{Path(__file__).parent}", "LAYERS": layers, "PORT": str(port)}
-    command = (sys.executable, __file__, "serve")
+    command = (sys.executable, script, "serve")
     process = subprocess.Popen(command, env=environment | {"CONCURRENCY": "8"}, stdout=subprocess.DEVNULL)
     for _ in range(200):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 break
         time.sleep(0.05)
-    return process, f"http://127.0.0.1:{port}/v1/products/tea"
+    return process, f"http://127.0.0.1:{port}"
 
 
 def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
@@ -146,36 +153,49 @@ def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def load(url: str, seconds: int) -> tuple[float, float]:
+def load(url: str, seconds: int, *options: str) -> tuple[float, float]:
     """Requests per second of eight clients that keep their connections, and how many there were."""
-    command = ("wrk", "--threads", "1", "--connections", "8", "--duration", f"{seconds}s", url)
+    command = ("wrk", "--threads", "1", "--connections", "8", "--duration", f"{seconds}s", *options, url)
     report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in report or "Socket errors" in report:
         raise RuntimeError(report)
     return float(re.findall(r"Requests/sec: +([\d.]+)", report)[0]), float(re.findall(r"(\d+) requests in", report)[0])
 
 
-def measure(process: subprocess.Popen[bytes], url: str) -> tuple[float, float]:
+def measure(process: subprocess.Popen[bytes], url: str, *options: str) -> tuple[float, float]:
     """Requests per second, and CPU seconds of one."""
     before = cpu_seconds(process)
-    rate, count = load(url, SECONDS)
+    rate, count = load(url, SECONDS, *options)
     return rate, (cpu_seconds(process) - before) / count
 
 
-def on_the_server() -> None:
-    """Print requests per second; all servers live at once and are asked in turn."""
-    served = [start(layers) for layers in LAYERS.values()]
+@contextlib.contextmanager
+def serving(layers: Iterable[str], script: str = __file__) -> Iterator[list[tuple[subprocess.Popen[bytes], str]]]:
+    """Serve each of the layers by a process of its own, all at once; give the processes and their URLs."""
+    served = [start(each, script) for each in layers]
     try:
-        for _, url in served:
-            load(url, 1)
-        rounds = [[measure(*pair) for pair in served] for _ in range(ROUNDS)]
+        yield served
     finally:
         for process, _ in served:
             process.terminate()
             process.wait()
-    print("\n| on the server, with all above it | requests/s | ratio, median of rounds (quartiles) | CPU us | ratio |")
+
+
+def on_the_server() -> None:
+    """Print requests per second; all servers live at once and are asked in turn."""
+    with serving(LAYERS.values()) as served:
+        asked = [(process, f"{url}/v1/products/tea") for process, url in served]
+        for _, url in asked:
+            load(url, 1)
+        rounds = [[measure(*pair) for pair in asked] for _ in range(ROUNDS)]
+    show_rates("on the server, with all above it", LAYERS, rounds)
+
+
+def show_rates(title: str, names: Iterable[str], rounds: list[list[tuple[float, float]]]) -> None:
+    """Print a table of what `measure` gave in each round for each name; ratios are to the first one."""
+    print(f"\n| {title} | requests/s | ratio, median of rounds (quartiles) | CPU us | ratio |")
     print("|---|---|---|---|---|")
-    for name, row in zip(LAYERS, zip(*rounds, strict=True), strict=True):
+    for name, row in zip(names, zip(*rounds, strict=True), strict=True):
         ratios = [rate / bare[0][0] for bare, (rate, _) in zip(rounds, row, strict=True)]
         first, ratio, third = statistics.quantiles(ratios, n=4)
         cpu = statistics.median(cost for _, cost in row)

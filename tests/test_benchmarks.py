@@ -7,22 +7,41 @@ import pytest
 
 from tests.conftest import ROOT
 
-FEW = """
+CHASSIS = """
 import chassis
-
 chassis.BLOCKS, chassis.CALLS = 5, 3
 chassis.in_process()
-print("layers", *chassis.LAYERS, sep="\\n")
+print('layers', *chassis.LAYERS, sep='\\n')
+"""
+DATABASE = """
+import os, database
+database.BLOCKS, database.CALLS, database.ROWS = 5, 3, 60
+with database.postgresql():
+    database.in_process(database.fill())
+print('layers', *[name for _ in database.REQUESTS for name in database.LAYERS], sep='\\n')
 """
 
 
+def measured(python: Path, code: str) -> tuple[list[str], list[str]]:
+    """Run code beside the benchmarks; return what the tables' rows name, and what follows the line `layers`."""
+    command = (python, "-B", "-c", code)
+    done = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    tables, _, layers = done.stdout.partition("layers\n")
+    rows = [row for row in tables.splitlines() if row.startswith("| ") and " us | ratio" not in row]
+    return [row.split(" | ")[0].removeprefix("| ") for row in rows], layers.splitlines()
+
+
 def test_the_cost_of_each_layer_is_printed(service_python: Path) -> None:
-    done = subprocess.run(
-        (service_python, "-B", "-c", FEW), cwd=ROOT / "benchmarks", capture_output=True, text=True, check=True
-    )
-    table, _, layers = done.stdout.partition("layers\n")
-    rows = table.splitlines()[2:]  # below the head
-    assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == layers.splitlines()
+    rows, layers = measured(service_python, CHASSIS)
+    assert rows == layers
+
+
+@pytest.mark.docker
+def test_the_cost_of_each_layer_of_the_database_is_printed(service_python: Path) -> None:
+    rows, layers = measured(service_python, DATABASE)
+    assert len(rows) == 9
+    assert rows == layers
 
 
 @pytest.mark.parametrize(("told", "seconds"), [("850.00us", "0.00085"), ("12.50ms", "0.0125"), ("1.02s", "1.02")])
