@@ -292,12 +292,15 @@ def test_requests_end_at_their_limit_and_probes_go_on_behind(
 
 def test_a_service_that_starts_before_its_database_becomes_ready_with_it(project: Project) -> None:
     project.compose("stop", project.database)
-    with project.replica() as port:
-        eventually(lambda: status(port, "/livez") == 200, "it lives")
-        assert (status(port, "/readyz"), status(port, "/v1/orders")) == (503, 503)
-        project.compose("start", project.database)
-        eventually(lambda: status(port, "/readyz") == 200, "it is ready")
-        assert status(port, "/v1/orders") == 200
+    try:
+        with project.replica() as port:
+            eventually(lambda: status(port, "/livez") == 200, "it lives")
+            assert (status(port, "/readyz"), status(port, "/v1/orders")) == (503, 503)
+            project.compose("start", project.database)
+            eventually(lambda: status(port, "/readyz") == 200, "it is ready")
+            assert status(port, "/v1/orders") == 200
+    finally:
+        project.compose("up", "--detach", "--wait", project.database)
 
 
 def test_what_make_backup_wrote_make_restore_brings_back(project: Project, client: Client) -> None:
