@@ -95,7 +95,9 @@ def version(project: Project) -> str:
 def live(client: Client) -> Answer:
     """Take an order through its life; return the first answer that is none of success, else the last."""
     made = client("POST", "/v1/orders", TEA | {"reference": uuid.uuid4().hex})
-    location = made.headers["Location"] or ""
+    if made.status != 201:
+        return made
+    location = made.headers["Location"]
     for method, body in (("GET", None), ("PUT", TEA | {"reference": uuid.uuid4().hex}), ("PATCH", {"quantity": 3})):
         answer = client(method, location, body, **({} if body is None else {"If-Match": "*"}))
         if answer.status != 200:
