@@ -5,6 +5,8 @@ POSTGRES := postgres:18
 PREVIOUS := .venv/previous
 IN_DATABASE = docker compose exec -T $(NAME)-db
 
+OWNED := $(OWNED)|^(compose\.database\.yaml|database\.mk|database/roles\.sh|migrations/(env|lint)\.py)
+
 .PHONY: migrate migration lint-migrations seed backup restore test-previous test-postgres
 
 migrate: .venv/run ## Bring the database to the newest migration
