@@ -232,7 +232,7 @@ def test_what_fails_while_the_database_is_away_is_a_503_problem(survived: Surviv
 
 
 def test_no_request_waits_long_for_a_database_that_is_away(survived: Survived) -> None:
-    assert max(answer.seconds for answer in survived.load.answers) < 10
+    assert max(answer.seconds for answer in survived.load.answers) < 5
 
 
 def test_the_service_is_not_ready_without_its_database(survived: Survived) -> None:
@@ -240,7 +240,7 @@ def test_the_service_is_not_ready_without_its_database(survived: Survived) -> No
 
 
 def test_the_service_recovers_within_seconds_of_its_database(survived: Survived) -> None:
-    assert max(survived.recoveries) < 6
+    assert max(survived.recoveries) < 4
 
 
 def test_no_process_starts_again_for_the_database(survived: Survived) -> None:
