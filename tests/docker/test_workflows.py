@@ -50,31 +50,40 @@ def scripts(document: Any) -> list[str]:
     ("name", "schema"),
     [
         (".github/workflows/ci.yml", "vendor.github-workflows"),
+        (".github/workflows/database.yml", "vendor.github-workflows"),
         (".github/dependabot.yml", "vendor.dependabot"),
         ("compose.yaml", "vendor.compose-spec"),
+        ("compose.database.yaml", "vendor.compose-spec"),
     ],
 )
 def test_a_file_for_github_or_compose_fits_its_schema(bake: Bake, name: str, schema: str) -> None:
-    passes("check-jsonschema", "--builtin-schema", schema, str(bake() / name))
+    passes("check-jsonschema", "--builtin-schema", schema, str(bake(database="postgresql") / name))
 
 
 def test_the_gitlab_file_fits_its_schema(bake: Bake) -> None:
     options = ("--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci")
-    passes("check-jsonschema", *options, str(bake(ci="gitlab") / ".gitlab-ci.yml"))
+    passes("check-jsonschema", *options, str(bake(ci="gitlab", database="postgresql") / ".gitlab-ci.yml"))
 
 
 def test_zizmor_finds_nothing_in_the_service(bake: Bake) -> None:
-    passes("zizmor", "--offline", "--persona=auditor", str(bake() / ".github"))
+    passes("zizmor", "--offline", "--persona=auditor", str(bake(database="postgresql") / ".github"))
 
 
 def test_zizmor_finds_nothing_in_the_template() -> None:
     passes("zizmor", "--offline", "--persona=auditor", str(ROOT / ".github"))
 
 
-@pytest.mark.parametrize(("ci", "name"), [("github", ".github/workflows/ci.yml"), ("gitlab", ".gitlab-ci.yml")])
-def test_a_workflow_only_calls_make_and_pushes(bake: Bake, ci: str, name: str) -> None:
-    lines = scripts(yaml.safe_load((bake(ci=ci) / name).read_text("utf-8")))
-    assert {line for line in lines if line.startswith("make ")} == {"make check", "make image", "make smoke"}
+@pytest.mark.parametrize(
+    ("ci", "name", "targets"),
+    [
+        ("github", ".github/workflows/ci.yml", {"check", "image", "smoke"}),
+        ("github", ".github/workflows/database.yml", {"test-postgres"}),
+        ("gitlab", ".gitlab-ci.yml", {"check", "image", "smoke", "test", "test-previous"}),
+    ],
+)
+def test_a_workflow_only_calls_make_and_pushes(bake: Bake, ci: str, name: str, targets: set[str]) -> None:
+    lines = scripts(yaml.safe_load((bake(ci=ci, database="postgresql") / name).read_text("utf-8")))
+    assert {line.removeprefix("make ") for line in lines if line.startswith("make ")} == targets
     assert [line for line in lines if not line.startswith("make ") and not line.startswith(BESIDES)] == []
 
 
@@ -89,6 +98,12 @@ def test_only_the_job_that_publishes_may_write_packages(bake: Bake) -> None:
     workflow = yaml.safe_load((bake() / ".github/workflows/ci.yml").read_text("utf-8"))
     writers = [name for name, job in workflow["jobs"].items() if "write" in json.dumps(job["permissions"])]
     assert (workflow["permissions"], writers) == ({}, ["publish"])
+
+
+def test_nothing_is_published_before_all_tests_have_passed(bake: Bake) -> None:
+    for database, needed in (("none", ["check"]), ("postgresql", ["check", "database"])):
+        workflow = yaml.safe_load((bake(database=database) / ".github/workflows/ci.yml").read_text("utf-8"))
+        assert workflow["jobs"]["publish"]["needs"] == needed
 
 
 def test_nothing_is_published_from_a_pull_request(bake: Bake) -> None:
