@@ -58,6 +58,9 @@ def wide(project: Project) -> Iterator[int]:
     """The port of a second replica, which works on fifty requests at once."""
     with project.replica("--env", "CONCURRENCY=50") as port:
         eventually(lambda: status(port, "/readyz") == 200, "the replica is ready")
+        eventually(
+            lambda: {answer.status for answer in at_once(port, listed, 50)} == {200}, "fifty connections are open"
+        )
         yield port
 
 
@@ -73,6 +76,11 @@ def wide_client(wide: int) -> Iterator[Client]:
     """A client of the second replica."""
     with closing(Client(wide)) as client:
         yield client
+
+
+def listed(client: Client, _number: int) -> Answer:
+    """Read the first page of the list."""
+    return client("GET", "/v1/orders")
 
 
 def place(client: Client, headers: dict[str, str] | None = None, **changes: Any) -> Answer:
