@@ -42,7 +42,7 @@ class Project:
 
     def make(self, *arguments: str, **environment: str) -> str:
         """Run make, which must succeed."""
-        done = self.run("make", *arguments, **environment)
+        done = self.run("make", "--no-print-directory", *arguments, **environment)
         assert done.returncode == 0, done.stdout
         return done.stdout
 
