@@ -96,6 +96,6 @@ class Alertmanager(Server):
 def promtool(*arguments: str, files: tuple[Path, ...] = (), stdin: str | None = None) -> tuple[int, str]:
     """Return the status and what promtool says; it finds the files in its working folder."""
     mounts = [part for file in files for part in mount(file, f"/mounted/{file.name}")]
-    command = ("docker", "run", "--rm", "--interactive", "--workdir", "/work", "--entrypoint", "promtool", *mounts)
+    command = ("docker", "run", "--rm", "--interactive", "--workdir", "/mounted", "--entrypoint", "promtool", *mounts)
     done = subprocess.run((*command, PROMETHEUS, *arguments), input=stdin, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
