@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from tests.docker.collector import Collector
+from tests.docker.collector import values
 from tests.docker.containers import Bake
 from tests.docker.containers import docker
 from tests.docker.containers import eventually
@@ -434,3 +436,25 @@ def test_no_log_environment_or_image_holds_a_password(project: Project, tmp_path
     with (tmp_path / "image.tar").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as layers:
         assert layers.find(b"src/service/app.py") > 0
         assert {layers.find(secret.encode()) for secret in secrets} == {-1}
+
+
+def test_a_trace_joins_its_caller_the_request_its_sql_the_log_and_the_problem(project: Project) -> None:
+    template = "{{(index .IPAM.Config 0).Gateway}}"
+    host = docker("network", "inspect", "--format", template, f"{project.service.name}_default")
+    trace, parent = os.urandom(16), os.urandom(8)
+    with closing(Collector()) as collector:
+        endpoint = f"OTEL_EXPORTER_OTLP_ENDPOINT=http://{host}:{collector.server_port}"
+        with project.replica("--env", endpoint) as port, closing(Client(port)) as client:
+            eventually(lambda: status(port, "/readyz") == 200, "the replica is ready")
+            traceparent = f"00-{trace.hex()}-{parent.hex()}-01"
+            answer = client("GET", f"/v1/orders/{uuid.uuid4()}", traceparent=traceparent)
+            eventually(lambda: len(collector.spans) > 1, "both spans")
+            lines = [line for line in project.told().splitlines() if trace.hex() in line]
+        sql, request = collector.spans
+    assert (collector.faults, {span.trace_id for span in (sql, request)}) == ([], {trace})
+    assert (request.parent_span_id, sql.parent_span_id) == (parent, request.span_id)
+    said = values(sql.attributes)
+    assert (said["db.system.name"], said["db.operation.name"]) == ("postgresql", "SELECT")
+    assert str(said["db.query.text"]).endswith("WHERE orders.id = %(wanted)s::UUID")
+    assert (answer.status, answer.json()["trace_id"], answer.headers["X-Request-ID"]) == (404, trace.hex(), trace.hex())
+    assert any(request.span_id.hex() in line and '"http.response.status_code":404' in line for line in lines)
