@@ -88,6 +88,7 @@ if context.is_offline_mode():
 else:
     if context.config.cmd_opts:  # the command, not a test
         logging.config.dictConfig(logs.config(SETTINGS))
+        logging.getLogger("alembic.runtime.plugins").setLevel("WARNING")
     engine = make_engine(SETTINGS.model_copy(update={"database_timeout": LONGEST}))
     try:
         online(engine)

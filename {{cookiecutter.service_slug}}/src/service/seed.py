@@ -23,4 +23,5 @@ def seed(database: Database) -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{seed(Database(Settings.load()))} orders stored\n")
+    database = Database(Settings.load())
+    sys.stdout.write(f"{seed(database)} orders stored in {database.engine.url!r}\n")

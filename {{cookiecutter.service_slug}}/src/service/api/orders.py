@@ -93,7 +93,7 @@ def list_orders(query: OrdersQuery) -> Reply[Orders]:
 def get_order(number: UUID, headers: IfNoneMatch) -> Reply[Order]:
     """Show one order."""
     with database.read() as connection:
-        order = orders.get(connection, number) or abort(404)
+        order = orders.get(connection, number) or abort(404, "There is no such order.")
     return Reply(shown(order), preconditions.unless_known(headers, order.version))
 
 
@@ -115,7 +115,7 @@ def delete_order(number: UUID, headers: IfMatch) -> None:
     """Delete an order."""
     preconditions.require(headers)
     with database.transaction() as connection:
-        order = orders.lock(connection, number) or abort(404)
+        order = orders.lock(connection, number) or abort(404, "There is no such order.")
         preconditions.match(headers, order.version)
         orders.remove(connection, order)
 
@@ -124,7 +124,7 @@ def change(number: UUID, headers: IfMatch, wished: Callable[[orders.Order], NewO
     """Lock the order, see that it is the one that the client means, and give it what is wished."""
     preconditions.require(headers)
     with told(), database.transaction() as connection:
-        order = orders.lock(connection, number) or abort(404)
+        order = orders.lock(connection, number) or abort(404, "There is no such order.")
         preconditions.match(headers, order.version)
         changed = orders.replace(connection, order, wish(wished(order)))
     return Reply(shown(changed), preconditions.etag(changed.version))
