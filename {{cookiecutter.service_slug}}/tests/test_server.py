@@ -374,6 +374,7 @@ def test_of_several_workers_the_process_is_shown_as_well(start: Start) -> None:
         series = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", process.get("/metrics")[2].decode(), re.MULTILINE)
         return [float(value) for value in series]
 
+    wait_until(lambda: process.output.count("Started worker") == 2)
     wait_until(lambda: shown("http_server_active_requests_limit") == [6])
     wait_until(lambda: 0 < time.time() - (shown("process_start_time_seconds") or [0])[0] < 60)
     cpu = shown("process_cpu_seconds_total")[0]
