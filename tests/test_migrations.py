@@ -112,4 +112,5 @@ def test_a_dangerous_migration_fails_the_lint_and_says_the_safe_way(service: Pat
 
 
 def test_seeds_can_be_stored_again_and_again(service: Path) -> None:
-    assert [make(service, "seed")[1].splitlines()[-1] for _ in range(2)] == ["3 orders stored", "0 orders stored"]
+    told = [make(service, "seed")[1].splitlines()[-1] for _ in range(2)]
+    assert told == [f"{count} orders stored in sqlite:///.data/service.db" for count in (3, 0)]
