@@ -327,8 +327,9 @@ def test_what_make_backup_wrote_make_restore_brings_back(project: Project, clien
 
 def test_seeding_twice_stores_the_orders_once(project: Project) -> None:
     seed = ("exec", "-T", project.service.name, "python", "-m", "service.seed")
-    where = f"postgresql+psycopg://application@{project.database}/service"
-    assert [project.compose(*seed).strip() for _ in range(2)] == [f"{count} orders stored in {where}" for count in (3, 0)]
+    where = f"postgresql+psycopg://application:***@{project.database}/service"
+    told = [project.compose(*seed).strip() for _ in range(2)]
+    assert told == [f"{count} orders stored in {where}" for count in (3, 0)]
     assert project.sql("SELECT count(*) FROM orders WHERE reference LIKE 'SEED-%'") == "3"
 
 
