@@ -119,7 +119,7 @@ def main(share: str) -> None:
         os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{port}"
         served[name] = chassis.start("edge metrics logs traces")
     try:
-        found = measure({name: url for name, (_, url) in served.items()})
+        found = measure({name: f"{url}/v1/products/tea" for name, (_, url) in served.items()})
     finally:
         for process, _ in served.values():
             process.terminate()
