@@ -3,11 +3,12 @@
 import io
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 from conftest import wait_until
+from flask import Response, after_this_request
 from flask.testing import FlaskClient
 from werkzeug.exceptions import RequestTimeout
 from werkzeug.test import EnvironBuilder
@@ -16,6 +17,7 @@ from werkzeug.test import run_wsgi_app
 from service.chassis import health
 from service.chassis.edge import Body
 from service.chassis.edge import Edge
+from service.chassis.framework import DirectResponse
 from service.chassis.framework import Service
 from service.settings import Settings
 
@@ -227,6 +229,40 @@ def test_variables_of_the_process_are_no_headers(settings: Settings, monkeypatch
     call(edge, environ_overrides={"HTTP_X_USER": "admin", "REMOTE_USER": "admin"})
     call(edge, headers={"X-User": "ann"})
     assert seen == [None, "ann"]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda kind: kind("text"),
+        lambda kind: kind(b"bytes", 201, {"Location": "/\u00e9"}),
+        lambda kind: kind("kept", headers={"Content-Location": "/\u00e9"}),
+        lambda kind: kind("not sent", 204),
+        lambda kind: kind(["te", b"xt"]),
+        lambda kind: kind(["te", "xt"], headers={"Content-Type": "text/plain", "Content-Length": "4"}),
+        lambda kind: kind(iter(["text"]), headers={"Content-Type": "text/plain", "Content-Length": "4"}),
+    ],
+)
+def test_an_answer_is_that_of_flask(method: str, make: Callable[[type[Response]], Response]) -> None:
+    assert call(make(DirectResponse), method=method) == call(make(Response), method=method)
+
+
+def test_what_is_to_be_done_when_an_answer_was_sent_is_done(settings: Settings) -> None:
+    sent: list[Response] = []
+    app = Service(__name__)
+
+    def view() -> Response:
+        @after_this_request
+        def mark(response: Response) -> Response:
+            response.call_on_close(lambda: sent.append(response))
+            return response
+
+        return Response("text")
+
+    app.add_url_rule("/", view_func=view)
+    assert call(Edge(app.wsgi_app, settings))[2] == b"text"
+    assert len(sent) == 1
 
 
 def test_every_answer_forbids_sniffing(client: FlaskClient) -> None:

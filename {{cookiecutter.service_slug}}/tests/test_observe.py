@@ -2,15 +2,18 @@
 
 import json
 import logging
+import os
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import pytest
+from conftest import ROOT
 from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
@@ -137,7 +140,7 @@ def test_fields_given_as_extra_are_in_the_line(app: Service, lines: Lines) -> No
 
 def test_no_secret_of_the_settings_is_in_a_line(capfd: pytest.CaptureFixture[str]) -> None:
     config = logs.config(Settings(log_format="json"))
-    config["handlers"]["stdout"]["output"] = logs.Output(["hunter2", "hunter2-long", 'with "quotes"'], shared=False)
+    config["handlers"]["stdout"]["secrets"] = ["hunter2", "hunter2-long", 'with "quotes"']
     logging.config.dictConfig(config)
     try:
         raise RuntimeError("hunter2-long")
@@ -149,14 +152,74 @@ def test_no_secret_of_the_settings_is_in_a_line(capfd: pytest.CaptureFixture[str
     assert "RuntimeError: ***" in line["exception.stacktrace"]
 
 
-def test_no_secret_is_in_the_line_of_a_request_that_has_it(
-    app: Service, lines: Lines, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_secret_is_in_the_line_of_a_request_that_has_it(app: Service, lines: Lines) -> None:
     known = 'pass word"é\x01'
-    monkeypatch.setattr(logs, "_output", logs.Output([known], shared=False))
+    logs.output.hide([known])
     app.test_client().get(f"/{quote(known)}")
     (line,) = lines()
     assert (line["message"], line["url.path"]) == ("GET /*** 404", "/***")
+
+
+@pytest.mark.parametrize(("log_format", "extra"), [("text", {}), ("json", {}), ("json", {"beyond orjson": 2**64})])
+def test_no_secret_is_in_a_line_however_that_is_written(
+    log_format: Literal["text", "json"], extra: dict[str, int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    logging.config.dictConfig(logs.config(Settings(log_format=log_format)))
+    logs.output.hide(['pass "wörd"'])
+    logging.getLogger("orders").warning('with pass "wörd"', extra=extra)
+    assert "with ***" in capfd.readouterr().out
+
+
+@pytest.fixture
+def gathering() -> logs.Output:
+    """An output whose thread has not come to writing yet."""
+    output = logs.Output()
+    output._gathers = True
+    return output
+
+
+def test_a_line_comes_behind_those_that_wait(gathering: logs.Output, capfd: pytest.CaptureFixture[str]) -> None:
+    gathering.put(b"request\n")
+    assert capfd.readouterr().out == ""
+    gathering.write(b"event\n")
+    assert capfd.readouterr().out == "request\nevent\n"
+
+
+def test_no_more_lines_wait_than_fit(gathering: logs.Output, capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in range(logs.WAITING + 1):
+        gathering.put(b"request\n")
+    assert capfd.readouterr().out.count("request\n") == logs.WAITING + 1
+
+
+def test_lines_that_wait_are_written_at_the_end() -> None:
+    code = "from service.chassis import logs; logs.GATHER = 60; logs.output.gather(); logs.output.put(b'last')"
+    done = subprocess.run((sys.executable, "-c", code), capture_output=True, check=True, timeout=30, cwd=ROOT / "src")  # noqa: S603 the code is ours
+    assert done.stdout == b"last"
+
+
+def test_a_line_logged_by_a_signal_within_another_leaves_that_whole(
+    gathering: logs.Output, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+
+    def interrupted(descriptor: int, data: bytes) -> int:
+        if data == b"request\n":
+            gathering.write(b"signal\n")
+        return write(descriptor, data[:3])
+
+    monkeypatch.setattr("os.write", interrupted)
+    gathering.write(b"request\n")
+    assert capfd.readouterr().out == "request\nsignal\n"
+
+
+def test_requests_are_answered_where_nobody_reads_their_lines(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_descriptor: int, _data: bytes) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("os.write", refuse)
+    assert client.get("/v1/products/tea").status_code == 200
 
 
 def test_a_level_above_info_leaves_out_the_request_lines(app: Service, lines: Lines) -> None:

@@ -74,7 +74,7 @@ class Edge:
         try:
             self._limit_body(exchange.environ)
             body = self._app(exchange.environ, exchange.start_response)
-            if not 200 <= int(exchange.status[:3]) <= 599:  # the server's process dies of others
+            if not 200 <= exchange.code <= 599:  # the server's process dies of others
                 raise ValueError(f"the application answered with status {exchange.status!r}")
             return exchange.send(body, self.health.draining)
         except exceptions.HTTPException as refusal:

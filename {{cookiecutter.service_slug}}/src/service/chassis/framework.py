@@ -1,15 +1,19 @@
 """The Flask application class: without what a service never needs and stock Flask does for every request."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 import orjson
 from flask import Flask, Request, Response, abort, request, request_tearing_down
+from flask.globals import request_ctx
 from flask.json.provider import JSONProvider
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import MapAdapter
 from werkzeug.routing import RequestRedirect
+
+PLAIN = ["Content-Type", "Content-Length"]  # the headers of an answer that needs no more work
 
 
 class NoSessions(SessionInterface):
@@ -19,6 +23,18 @@ class NoSessions(SessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> NullSession:
         return self._session
+
+
+class DirectResponse(Response):
+    """Flask's response; a plain one goes out without copies of its headers and iterators round its body."""
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        body, names = self.response, [name for name, _ in self.headers]
+        special = self.status_code != 200 or self._on_close or environ["REQUEST_METHOD"] == "HEAD" or names != PLAIN
+        if special or type(body) is not list or [type(piece) for piece in body] != [bytes]:
+            return super().__call__(environ, start_response)
+        start_response(self.status, self.headers.to_wsgi_list())
+        return body
 
 
 class FastJson(JSONProvider):
@@ -31,7 +47,7 @@ class FastJson(JSONProvider):
         return orjson.loads(s)
 
     def response(self, *args: Any, **kwargs: Any) -> Response:
-        return Response(orjson.dumps(self._prepare_response_obj(args, kwargs)), content_type="application/json")
+        return DirectResponse(orjson.dumps(self._prepare_response_obj(args, kwargs)), content_type="application/json")
 
 
 class Service(Flask):
@@ -39,6 +55,7 @@ class Service(Flask):
 
     session_interface = NoSessions()
     json_provider_class = FastJson
+    response_class = DirectResponse
 
     def __init__(self, import_name: str) -> None:
         super().__init__(import_name, static_folder=None)
@@ -60,6 +77,11 @@ class Service(Flask):
     def preprocess_request(self, *args: Any) -> Any:
         """As Flask's, without the search for hooks where none was registered."""
         return super().preprocess_request(*args) if self.before_request_funcs or self.url_value_preprocessors else None
+
+    def process_response(self, response: Response) -> Response:
+        """As Flask's, without sessions and the search for hooks where none was registered."""
+        hooks = self.after_request_funcs or request_ctx._after_request_functions
+        return super().process_response(response) if hooks else response
 
     def do_teardown_request(self, *args: Any) -> None:
         """As Flask's, without the search for hooks where none was registered."""

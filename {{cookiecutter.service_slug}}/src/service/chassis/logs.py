@@ -7,9 +7,13 @@ import logging.config
 import os
 import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from multiprocessing.util import Finalize
 from types import MappingProxyType
 from typing import Any
 
@@ -19,13 +23,14 @@ from service.chassis.configuration import PROJECT
 from service.settings import Settings
 
 STDOUT = 1
+GATHER = 0.005  # seconds in which the lines of requests wait for each other
+WAITING = 1000  # lines at most; then nobody reads them, and requests wait too
 # What every LogRecord has; the rest of its attributes came as `extra`.
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
 # What joins the lines, answers, spans and calls of the current request: request_id, trace_id, span_id, trace_flags.
 request_ids: ContextVar[Mapping[str, str]] = ContextVar("request_ids", default=MappingProxyType({}))
 _json, _slow = True, 1.0
-_writing = threading.RLock()  # a signal's handler may log within a line
 access_log = logging.getLogger("service.access")
 
 
@@ -53,24 +58,68 @@ def encode(line: dict[str, Any]) -> bytes:
 class Output:
     """Standard output: every line is whole and has `***` for every secret, wherever in it that stands."""
 
-    def __init__(self, secrets: Iterable[str], shared: bool) -> None:
-        forms = {form for secret in secrets for form in (secret, json.dumps(secret)[1:-1])}
-        escaped = {orjson.dumps(secret)[1:-1] for secret in secrets}
-        self._secrets = sorted(escaped | {form.encode() for form in forms}, key=len, reverse=True)
-        self._shared = shared  # with other workers: a pipe takes no more than 4096 bytes at once
+    def __init__(self) -> None:
+        self._secrets: list[bytes] = []
+        self._lines: deque[bytes] = deque()
+        self._some, self._writing, self._within = threading.Event(), threading.RLock(), False
+        self._gathers = False
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        forms = (str.encode, lambda text: json.dumps(text)[1:-1].encode(), lambda text: orjson.dumps(text)[1:-1])
+        self._secrets = sorted({form(secret) for secret in secrets for form in forms}, key=len, reverse=True)
+
+    def gather(self) -> None:
+        """From now on write what is put by a thread: a write of its own costs a request the interpreter's lock."""
+        self._gathers = True
+        threading.Thread(target=self._run, name="logs", daemon=True).start()
+        Finalize(None, self.flush, exitpriority=0)  # `atexit` does not run in a forked worker
+
+    def put(self, line: bytes) -> None:
+        """Write a line, at once or with those of the next few milliseconds."""
+        self._lines.append(line)
+        if not self._gathers or len(self._lines) > WAITING:
+            self.flush()
+        elif not self._some.is_set():
+            self._some.set()
 
     def write(self, line: bytes) -> None:
+        """Write a line at once, behind those that were put."""
+        self._lines.append(line)
+        self.flush()
+
+    def flush(self) -> None:
+        with self._writing, suppress(OSError):  # a request must not fail because nobody reads of it
+            while self._lines and not self._within:  # it is within where a signal's handler logs
+                self._within = True
+                try:
+                    self._write(b"".join([self._lines.popleft() for _ in range(len(self._lines))]))
+                finally:
+                    self._within = False
+
+    def _write(self, data: bytes) -> None:
         for secret in self._secrets:
-            line = line.replace(secret, b"***")
-        with _writing:
-            if self._shared:
-                fcntl.lockf(STDOUT, fcntl.LOCK_EX)
-            os.write(STDOUT, line)
-            if self._shared:
-                fcntl.lockf(STDOUT, fcntl.LOCK_UN)
+            data = data.replace(secret, b"***")
+        _lock(fcntl.LOCK_EX)
+        try:
+            while data:
+                data = data[os.write(STDOUT, data) :]
+        finally:
+            _lock(fcntl.LOCK_UN)
+
+    def _run(self) -> None:
+        while self._some.wait():
+            time.sleep(GATHER)
+            self._some.clear()
+            self.flush()
 
 
-_output = Output((), shared=False)
+def _lock(operation: int) -> None:
+    """Keep the lines of other processes out of ours: a pipe takes no more than 4096 bytes at once."""
+    with suppress(OSError):  # macOS cannot lock a pipe
+        fcntl.lockf(STDOUT, operation)
+
+
+output = Output()
 
 
 class JsonFormatter(logging.Formatter):
@@ -86,15 +135,15 @@ class JsonFormatter(logging.Formatter):
 
 
 class LineHandler(logging.Handler):
-    """Hands records to an Output, a line each."""
+    """Writes records, a line each, and hides the secrets in whatever is written."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, secrets: Iterable[str]) -> None:
         super().__init__()
-        self._output = output
+        output.hide(secrets)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._output.write(f"{self.format(record)}\n".encode("utf-8", "backslashreplace"))
+            output.write(f"{self.format(record)}\n".encode("utf-8", "backslashreplace"))
         except Exception:  # logging must not fail a request
             self.handleError(record)
 
@@ -106,8 +155,7 @@ def access(what: str, seconds: float, fields: dict[str, Any]) -> None:
         return
     if _json:
         line = event(datetime.now(UTC), logging.getLevelName(level), access_log.name, what)
-        line.update(fields)
-        _output.write(encode(line))
+        output.put(encode(line | fields))
     else:
         access_log.log(level, "%s in %.1f ms", repr(what)[1:-1], seconds * 1000)
 
@@ -121,15 +169,10 @@ def as_json(settings: Settings) -> bool:
     return settings.log_format == "json" or (settings.log_format == "auto" and not sys.stdout.isatty())
 
 
-def output(settings: Settings) -> Output:
-    shared = settings.workers > 1 and sys.platform == "linux"  # elsewhere a pipe cannot be locked
-    return Output(settings.secrets(), shared)
-
-
 def config(settings: Settings) -> dict[str, Any]:
     """The `logging.config` dictionary of this process and of the server's."""
     text = {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s", "datefmt": "%H:%M:%S"}
-    stdout = {"()": LineHandler, "output": output(settings), "formatter": "line"}
+    stdout = {"()": LineHandler, "secrets": settings.secrets(), "formatter": "line"}
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -144,7 +187,7 @@ def config(settings: Settings) -> dict[str, Any]:
 
 
 def init_app(_app: object, settings: Settings) -> None:
-    global _json, _slow, _output
-    _json, _slow, _output = as_json(settings), settings.slow_request, output(settings)
+    global _json, _slow
+    _json, _slow = as_json(settings), settings.slow_request
     logging.config.dictConfig(config(settings))
     logging.captureWarnings(True)

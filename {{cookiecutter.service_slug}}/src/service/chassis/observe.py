@@ -29,7 +29,7 @@ class Exchange:
     ) -> None:
         self._started, self.environ = time.perf_counter(), environ
         self._server_start, self._done = start_response, done
-        self.status, self.route, self.error = "", "none", ""
+        self.status, self.code, self.route, self.error = "", 0, "none", ""
         self.headers: list[tuple[str, str]] = []
         parent = environ.get("HTTP_TRACEPARENT")
         match = TRACEPARENT.fullmatch(parent) if parent else None
@@ -49,7 +49,7 @@ class Exchange:
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         """Keep the status and headers until the whole answer is known to be right."""
-        self.status, self.headers = status, headers
+        self.status, self.code, self.headers = status, int(status[:3]), headers
         # Flask takes its request away when the view's context ends; before, it may be that of a test's client.
         rule = getattr(self.environ.get("werkzeug.request"), "url_rule", None)
         if rule is not None:
@@ -79,7 +79,7 @@ class Exchange:
         for name, value in self.headers:
             if name.lower() == "content-length":
                 return int(value) <= COLLECTED
-        return self.environ["REQUEST_METHOD"] == "HEAD" or self.status.startswith(("204", "304"))
+        return self.environ["REQUEST_METHOD"] == "HEAD" or self.code in (204, 304)
 
     def __iter__(self) -> Iterator[bytes]:
         try:
@@ -101,7 +101,7 @@ class Exchange:
             self._done()
             self._done = None  # what a request holds is given back once
         seconds = time.perf_counter() - self._started
-        method, status = self.environ["REQUEST_METHOD"][:32], int(self.status[:3])
+        method, status = self.environ["REQUEST_METHOD"][:32], self.code
         path = self.environ["PATH_INFO"][:LONGEST_PATH]
         if not path.isascii():
             path = path.encode("latin-1", "replace").decode("utf-8", "replace")
@@ -120,7 +120,7 @@ class Exchange:
             self._record(tracing.exporter, seconds, fields)
             exemplar = {"trace_id": self._ids["trace_id"], "span_id": self._ids["span_id"]}
         metrics.observe(fields["http.request.method"], self.route, status, seconds, exemplar)
-        fields["http.server.request.duration"] = round(seconds, 6)
+        fields["http.server.request.duration"] = int(seconds * 1e6) / 1e6
         logs.access(f"{method} {path} {status}", seconds, fields)
         logs.request_ids.set({})
 

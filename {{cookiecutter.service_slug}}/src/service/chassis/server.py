@@ -49,6 +49,7 @@ def load_app(target: str) -> Any:
         logging.getLogger("service").critical("the application does not start", exc_info=True)
         os.kill(os.getppid(), signal.SIGUSR2)
         sys.exit(EXIT_NO_START)
+    logs.output.gather()
     gc.freeze()  # what a start makes is never garbage
     signal.signal(signal.SIGUSR1, lambda _signum, _frame: app.extensions["health"].drain())
     return app
