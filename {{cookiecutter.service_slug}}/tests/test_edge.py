@@ -258,11 +258,21 @@ def test_what_is_to_be_done_when_an_answer_was_sent_is_done(settings: Settings) 
             response.call_on_close(lambda: sent.append(response))
             return response
 
-        return Response("text")
+        return DirectResponse("text")
 
     app.add_url_rule("/", view_func=view)
     assert call(Edge(app.wsgi_app, settings))[2] == b"text"
     assert len(sent) == 1
+
+
+def test_a_view_may_return_a_response_of_its_own_kind(settings: Settings) -> None:
+    class Shouting(Response):
+        def iter_encoded(self) -> Iterator[bytes]:
+            return (piece.upper() for piece in super().iter_encoded())
+
+    app = Service(__name__)
+    app.add_url_rule("/", view_func=lambda: Shouting("text"))
+    assert call(Edge(app.wsgi_app, settings))[2] == b"TEXT"
 
 
 def test_every_answer_forbids_sniffing(client: FlaskClient) -> None:

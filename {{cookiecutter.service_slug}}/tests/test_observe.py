@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -185,10 +185,76 @@ def test_a_line_comes_behind_those_that_wait(gathering: logs.Output, capfd: pyte
     assert capfd.readouterr().out == "request\nevent\n"
 
 
-def test_no_more_lines_wait_than_fit(gathering: logs.Output, capfd: pytest.CaptureFixture[str]) -> None:
-    for _ in range(logs.WAITING + 1):
-        gathering.put(b"request\n")
-    assert capfd.readouterr().out.count("request\n") == logs.WAITING + 1
+def test_every_short_line_is_in_one_write(gathering: logs.Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+
+    def write(_descriptor: int, data: bytes) -> int:
+        written.append(data)
+        return len(data)
+
+    monkeypatch.setattr("os.write", write)
+    for size in (100, 3000, 2000, 4096, 9000, 10):
+        gathering.put(b"x" * (size - 1) + b"\n")
+    gathering.flush()
+    assert [len(piece) for piece in written] == [3100, 2000, 4096, 4096, 4096, 9000 - 2 * 4096 + 10]
+
+
+@pytest.fixture
+def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The end to read of a pipe that takes the place of standard output."""
+    reading, writing = os.pipe()
+    monkeypatch.setattr(logs, "STDOUT", writing)
+    monkeypatch.setattr(logs, "PATIENCE", 0.1)
+    monkeypatch.setattr(logs, "output", logs.Output())
+    yield reading
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_reader_that_hangs_stops_nobody_and_is_told_what_was_lost(app: Service, pipe: int) -> None:
+    logs.output.gather()
+    started = time.monotonic()
+    for _ in range(logs.WAITING + 200):
+        logs.output.put(b"x" * 999 + b"\n")
+    for _ in range(50):
+        logging.getLogger("orders").warning("nobody waits each time")
+    assert time.monotonic() - started < 50 * logs.PATIENCE / 2
+    time.sleep(5 * logs.PATIENCE)
+    last = b""
+    while b"were lost" not in last:
+        last = (last + os.read(pipe, 4096))[-4096:]
+    lost = int(re.findall(rb"(\d+) lines were lost", last)[0])
+    assert 0 < lost <= 250
+
+
+def test_a_pipe_that_does_not_block_gets_every_line_whole(gathering: logs.Output, pipe: int) -> None:
+    os.set_blocking(logs.STDOUT, False)
+    for number in range(1000):
+        gathering.put(b"%d " % number + b"x" * 500 + b"\n")
+    gathering.put(b"long " + b"x" * 100_000 + b"\n")
+    read = b""
+    while not read.endswith(b"x\n") or b"long" not in read:
+        gathering.flush()
+        read += os.read(pipe, 30_000)
+    assert [line.split()[0] for line in read.splitlines()] == [*(b"%d" % number for number in range(1000)), b"long"]
+
+
+def test_a_fork_neither_repeats_lines_nor_waits_for_their_thread() -> None:
+    code = """if True:
+        import os
+        from service.chassis import logs
+        logs.GATHER = 60
+        logs.output.gather()
+        logs.output.put(b"request ")
+        logs.output._writing.acquire()
+        if os.fork() == 0:
+            logs.output.write(b"child ")
+            os._exit(0)
+        os.wait()
+        logs.output._writing.release()
+    """
+    done = subprocess.run((sys.executable, "-c", code), capture_output=True, check=True, timeout=30, cwd=ROOT / "src")  # noqa: S603 the code is ours
+    assert done.stdout == b"child request "
 
 
 def test_lines_that_wait_are_written_at_the_end() -> None:

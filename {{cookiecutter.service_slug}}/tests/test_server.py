@@ -393,6 +393,42 @@ def test_no_worker_outlives_the_supervisor(start: Start) -> None:
     wait_until(lambda: not running(worker))
 
 
+def test_sigquit_harms_no_thread_that_works(start: Start) -> None:
+    process = start()
+    ended = time.monotonic() + 2
+
+    def ask() -> None:
+        connection = process.connect()
+        while time.monotonic() < ended:
+            connection.request("GET", "/v1/products/tea")
+            connection.getresponse().read()
+        connection.close()
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    while time.monotonic() < ended:
+        process.popen.send_signal(signal.SIGQUIT)
+        time.sleep(0.1)
+    for thread in threads:
+        thread.join()
+    assert process.output.count("Current thread") > 5
+    assert process.stop() == 0
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="elsewhere the folder is among other temporary ones")  # noqa: S108
+def test_the_folder_of_shared_metrics_is_gone_after_a_stop(start: Start) -> None:
+    def folders() -> set[Path]:
+        return set(Path("/dev/shm").glob("metrics-*"))  # noqa: S108 where the service makes it
+
+    before = folders()
+    process = start(WORKERS="2")
+    made = folders() - before
+    assert made
+    process.stop()
+    assert not made & folders()
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_sigquit_shows_the_stacks_of_all_workers_and_changes_nothing_else(start: Start, workers: str) -> None:
     process = start(FAULTY, WORKERS=workers)

@@ -12,6 +12,7 @@ from flask import Blueprint, Response, request
 from pydantic import BaseModel, TypeAdapter
 from werkzeug.exceptions import NotFound
 
+from service.chassis.framework import DirectResponse
 from service.chassis.validation import READERS
 
 VARIABLE = re.compile(r"<(?:(\w+)(?:\([^)]*\))?:)?(\w+)>")
@@ -96,7 +97,7 @@ class Contract:
         if self._write:
             # On wrong types pydantic only warns, and None and other models it writes as null and {}: hence the guards.
             data = self._write(result, warnings="error")
-            return Response(data, self.status, headers, content_type="application/json")
+            return DirectResponse(data, self.status, headers, content_type="application/json")
         if result is None:
             result = Response(status=204)
             del result.headers["Content-Type"]

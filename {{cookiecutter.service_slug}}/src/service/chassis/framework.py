@@ -26,7 +26,7 @@ class NoSessions(SessionInterface):
 
 
 class DirectResponse(Response):
-    """Flask's response; a plain one goes out without copies of its headers and iterators round its body."""
+    """A response of the chassis; a plain one goes out without copies of its headers and iterators round its body."""
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         body, names = self.response, [name for name, _ in self.headers]
@@ -55,7 +55,6 @@ class Service(Flask):
 
     session_interface = NoSessions()
     json_provider_class = FastJson
-    response_class = DirectResponse
 
     def __init__(self, import_name: str) -> None:
         super().__init__(import_name, static_folder=None)

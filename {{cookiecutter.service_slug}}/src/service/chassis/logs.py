@@ -5,6 +5,7 @@ import json
 import logging
 import logging.config
 import os
+import select
 import sys
 import threading
 import time
@@ -23,8 +24,10 @@ from service.chassis.configuration import PROJECT
 from service.settings import Settings
 
 STDOUT = 1
+WHOLE = 4096  # bytes that a pipe takes from one process at once, whatever others write
 GATHER = 0.005  # seconds in which the lines of requests wait for each other
-WAITING = 1000  # lines at most; then nobody reads them, and requests wait too
+PATIENCE = 1.0  # seconds to wait for a reader that does not read, once
+WAITING = 4096  # lines at most; further ones are lost
 # What every LogRecord has; the rest of its attributes came as `extra`.
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
@@ -56,13 +59,20 @@ def encode(line: dict[str, Any]) -> bytes:
 
 
 class Output:
-    """Standard output: every line is whole and has `***` for every secret, wherever in it that stands."""
+    """Standard output: every line is whole and has `***` for every secret, wherever in it that stands.
+
+    A reader that hangs or is gone stops nobody: lines wait for it, and those that are too many are counted.
+    """
 
     def __init__(self) -> None:
         self._secrets: list[bytes] = []
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew, without lines: in a forked process the thread is missing and a lock may be held for ever."""
         self._lines: deque[bytes] = deque()
         self._some, self._writing, self._within = threading.Event(), threading.RLock(), False
-        self._gathers = False
+        self._gathers, self._patience, self._lost = False, PATIENCE, 0
 
     def hide(self, secrets: Iterable[str]) -> None:
         forms = (str.encode, lambda text: json.dumps(text)[1:-1].encode(), lambda text: orjson.dumps(text)[1:-1])
@@ -76,50 +86,73 @@ class Output:
 
     def put(self, line: bytes) -> None:
         """Write a line, at once or with those of the next few milliseconds."""
-        self._lines.append(line)
-        if not self._gathers or len(self._lines) > WAITING:
-            self.flush()
-        elif not self._some.is_set():
+        if not self._gathers:
+            self.write(line)
+            return
+        self._add(line)
+        if not self._some.is_set():
             self._some.set()
 
     def write(self, line: bytes) -> None:
         """Write a line at once, behind those that were put."""
-        self._lines.append(line)
+        self._add(line)
         self.flush()
 
-    def flush(self) -> None:
-        with self._writing, suppress(OSError):  # a request must not fail because nobody reads of it
-            while self._lines and not self._within:  # it is within where a signal's handler logs
-                self._within = True
-                try:
-                    self._write(b"".join([self._lines.popleft() for _ in range(len(self._lines))]))
-                finally:
-                    self._within = False
-
-    def _write(self, data: bytes) -> None:
+    def _add(self, line: bytes) -> None:
         for secret in self._secrets:
-            data = data.replace(secret, b"***")
-        _lock(fcntl.LOCK_EX)
-        try:
-            while data:
-                data = data[os.write(STDOUT, data) :]
-        finally:
-            _lock(fcntl.LOCK_UN)
+            line = line.replace(secret, b"***")
+        if len(self._lines) < WAITING:
+            self._lines.append(line)
+        else:
+            self._lost += 1
+
+    def flush(self) -> None:
+        with self._writing:
+            if self._within:  # a signal's handler logs: what it came into writes its line too
+                return
+            self._within = True
+            _lock(fcntl.LOCK_EX)
+            try:
+                while self._lines and self._is_read():
+                    self._write()
+            except OSError:
+                pass  # nobody can read: a request must not fail of that
+            finally:
+                _lock(fcntl.LOCK_UN)
+                self._within = False
+
+    def _is_read(self) -> bool:
+        _, ready, _ = select.select((), (STDOUT,), (), self._patience)
+        self._patience = PATIENCE if ready else 0
+        return bool(ready)
+
+    def _write(self) -> None:
+        """Write as many lines as a pipe takes whole, or a longer one in parts."""
+        piece = self._lines.popleft()
+        while self._lines and len(piece) + len(self._lines[0]) <= WHOLE:
+            piece += self._lines.popleft()
+        if rest := piece[os.write(STDOUT, piece[:WHOLE]) :]:
+            self._lines.appendleft(rest)
 
     def _run(self) -> None:
-        while self._some.wait():
+        while True:
+            self._some.wait(PATIENCE if self._lines else None)
             time.sleep(GATHER)
             self._some.clear()
             self.flush()
+            if self._lost and not self._lines:
+                logging.getLogger("service").warning("%d lines were lost: nobody read them", self._lost)
+                self._lost = 0
 
 
 def _lock(operation: int) -> None:
-    """Keep the lines of other processes out of ours: a pipe takes no more than 4096 bytes at once."""
+    """Keep the lines of other processes out of a long one of ours."""
     with suppress(OSError):  # macOS cannot lock a pipe
         fcntl.lockf(STDOUT, operation)
 
 
 output = Output()
+os.register_at_fork(after_in_child=output.renew)
 
 
 class JsonFormatter(logging.Formatter):
@@ -166,7 +199,7 @@ def without_advice(record: logging.LogRecord) -> bool:
 
 
 def as_json(settings: Settings) -> bool:
-    return settings.log_format == "json" or (settings.log_format == "auto" and not sys.stdout.isatty())
+    return settings.log_format == "json" or (settings.log_format == "auto" and not (sys.stdout and sys.stdout.isatty()))
 
 
 def config(settings: Settings) -> dict[str, Any]:

@@ -9,12 +9,14 @@ import importlib
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -37,7 +39,7 @@ EXIT_NO_START = 3
 def load_app(target: str) -> Any:
     """Make the WSGI application in a worker's main thread, before its port opens."""
     for number in (signal.SIGQUIT, SHOW_STACKS):
-        faulthandler.register(number)
+        signal.signal(number, show_stacks)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the inherited handler would swallow a stop while this loads
     os.setpgid(0, 0)  # Ctrl-C reaches the supervisor alone: a third signal at once would hang the worker
     if sys.platform == "linux":
@@ -53,6 +55,12 @@ def load_app(target: str) -> Any:
     gc.freeze()  # what a start makes is never garbage
     signal.signal(signal.SIGUSR1, lambda _signum, _frame: app.extensions["health"].drain())
     return app
+
+
+def show_stacks(_signum: int, _frame: FrameType | None) -> None:
+    """Write all threads' stacks to standard error; with the interpreter's lock held, since others' frames change."""
+    os.write(2, f"The stacks of worker {os.getpid()}:\n".encode())
+    faulthandler.dump_traceback()
 
 
 def refuse_busy_port(address: str, port: int) -> None:
@@ -104,10 +112,13 @@ class Stop:
         self._server_stop(signal.SIGTERM, None)
 
 
-def _share_metrics() -> None:
+@contextlib.contextmanager
+def _shared_metrics() -> Iterator[None]:
     """Let the workers count in files of one folder, in memory where there is one."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 tempfile makes the name
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="metrics-", dir=memory)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder = tempfile.mkdtemp(prefix="metrics-", dir=memory)
+    yield
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _server(settings: Settings, target: str) -> Any:
@@ -139,12 +150,11 @@ def serve(settings: Settings, target: str) -> int:
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         sys.exit("a free-threaded Python is not supported: signals would not reach the server's workers")
     refuse_busy_port(settings.bind_address, settings.port)
-    if settings.workers > 1:
-        _share_metrics()
     server, stop, status = _server(settings, target), Stop(settings.drain_delay), 0
     server.on_startup(stop.install)
-    try:
-        server.serve(target_loader=functools.partial(load_app, target), wrap_loader=False)
-    except SystemExit:
-        status = 1
+    with _shared_metrics() if settings.workers > 1 else contextlib.nullcontext():
+        try:
+            server.serve(target_loader=functools.partial(load_app, target), wrap_loader=False)
+        except SystemExit:
+            status = 1
     return EXIT_NO_START if stop.failed else status
