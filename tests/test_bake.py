@@ -36,7 +36,7 @@ ODD_TEXTS = {
     "service_slug": "a" * 40,
 }
 FILE_LIMIT = 52
-LINE_LIMIT, OWNERS_LINE_LIMIT = 1600, 250  # non-blank, of Python under src/; of what its owner edits
+LINE_LIMIT, OWNERS_LINE_LIMIT = 1650, 250  # non-blank, of Python under src/; of what its owner edits
 RUFF = (sys.executable, "-m", "ruff")
 
 

@@ -2,18 +2,15 @@
 
 import json
 import logging
-import os
 import re
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
 import pytest
-from conftest import ROOT
 from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.chassis import logs
 from service.chassis import metrics
+from service.chassis import output
 from service.chassis.framework import Service
 from service.settings import Settings
 
@@ -154,7 +152,7 @@ def test_no_secret_of_the_settings_is_in_a_line(capfd: pytest.CaptureFixture[str
 
 def test_no_secret_is_in_the_line_of_a_request_that_has_it(app: Service, lines: Lines) -> None:
     known = 'pass word"é\x01'
-    logs.output.hide([known])
+    output.stdout.hide([known])
     app.test_client().get(f"/{quote(known)}")
     (line,) = lines()
     assert (line["message"], line["url.path"]) == ("GET /*** 404", "/***")
@@ -165,127 +163,9 @@ def test_no_secret_is_in_a_line_however_that_is_written(
     log_format: Literal["text", "json"], extra: dict[str, int], capfd: pytest.CaptureFixture[str]
 ) -> None:
     logging.config.dictConfig(logs.config(Settings(log_format=log_format)))
-    logs.output.hide(['pass "wörd"'])
+    output.stdout.hide(['pass "wörd"'])
     logging.getLogger("orders").warning('with pass "wörd"', extra=extra)
     assert "with ***" in capfd.readouterr().out
-
-
-@pytest.fixture
-def gathering() -> logs.Output:
-    """An output whose thread has not come to writing yet."""
-    output = logs.Output()
-    output._gathers = True
-    return output
-
-
-def test_a_line_comes_behind_those_that_wait(gathering: logs.Output, capfd: pytest.CaptureFixture[str]) -> None:
-    gathering.put(b"request\n")
-    assert capfd.readouterr().out == ""
-    gathering.write(b"event\n")
-    assert capfd.readouterr().out == "request\nevent\n"
-
-
-def test_every_short_line_is_in_one_write(gathering: logs.Output, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[bytes] = []
-
-    def write(_descriptor: int, data: bytes) -> int:
-        written.append(data)
-        return len(data)
-
-    monkeypatch.setattr("os.write", write)
-    for size in (100, 3000, 2000, 4096, 9000, 10):
-        gathering.put(b"x" * (size - 1) + b"\n")
-    gathering.flush()
-    assert [len(piece) for piece in written] == [3100, 2000, 4096, 4096, 4096, 9000 - 2 * 4096 + 10]
-
-
-@pytest.fixture
-def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The end to read of a pipe that takes the place of standard output."""
-    reading, writing = os.pipe()
-    monkeypatch.setattr(logs, "STDOUT", writing)
-    monkeypatch.setattr(logs, "PATIENCE", 0.1)
-    monkeypatch.setattr(logs, "output", logs.Output())
-    yield reading
-    os.close(reading)
-    os.close(writing)
-
-
-def test_a_reader_that_hangs_stops_nobody_and_is_told_what_was_lost(app: Service, pipe: int) -> None:
-    logs.output.gather()
-    started = time.monotonic()
-    for _ in range(logs.WAITING + 200):
-        logs.output.put(b"x" * 999 + b"\n")
-    for _ in range(50):
-        logging.getLogger("orders").warning("nobody waits each time")
-    assert time.monotonic() - started < 50 * logs.PATIENCE / 2
-    time.sleep(5 * logs.PATIENCE)
-    last = b""
-    while b"were lost" not in last:
-        last = (last + os.read(pipe, 4096))[-4096:]
-    lost = int(re.findall(rb"(\d+) lines were lost", last)[0])
-    assert 0 < lost <= 250
-
-
-def test_a_pipe_that_does_not_block_gets_every_line_whole(gathering: logs.Output, pipe: int) -> None:
-    os.set_blocking(logs.STDOUT, False)
-    for number in range(1000):
-        gathering.put(b"%d " % number + b"x" * 500 + b"\n")
-    gathering.put(b"long " + b"x" * 100_000 + b"\n")
-    read = b""
-    while not read.endswith(b"x\n") or b"long" not in read:
-        gathering.flush()
-        read += os.read(pipe, 30_000)
-    assert [line.split()[0] for line in read.splitlines()] == [*(b"%d" % number for number in range(1000)), b"long"]
-
-
-def test_a_fork_neither_repeats_lines_nor_waits_for_their_thread() -> None:
-    code = """if True:
-        import os
-        from service.chassis import logs
-        logs.GATHER = 60
-        logs.output.gather()
-        logs.output.put(b"request ")
-        logs.output._writing.acquire()
-        if os.fork() == 0:
-            logs.output.write(b"child ")
-            os._exit(0)
-        os.wait()
-        logs.output._writing.release()
-    """
-    done = subprocess.run((sys.executable, "-c", code), capture_output=True, check=True, timeout=30, cwd=ROOT / "src")  # noqa: S603 the code is ours
-    assert done.stdout == b"child request "
-
-
-def test_lines_that_wait_are_written_at_the_end() -> None:
-    code = "from service.chassis import logs; logs.GATHER = 60; logs.output.gather(); logs.output.put(b'last')"
-    done = subprocess.run((sys.executable, "-c", code), capture_output=True, check=True, timeout=30, cwd=ROOT / "src")  # noqa: S603 the code is ours
-    assert done.stdout == b"last"
-
-
-def test_a_line_logged_by_a_signal_within_another_leaves_that_whole(
-    gathering: logs.Output, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write = os.write
-
-    def interrupted(descriptor: int, data: bytes) -> int:
-        if data == b"request\n":
-            gathering.write(b"signal\n")
-        return write(descriptor, data[:3])
-
-    monkeypatch.setattr("os.write", interrupted)
-    gathering.write(b"request\n")
-    assert capfd.readouterr().out == "request\nsignal\n"
-
-
-def test_requests_are_answered_where_nobody_reads_their_lines(
-    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_descriptor: int, _data: bytes) -> int:
-        raise BrokenPipeError
-
-    monkeypatch.setattr("os.write", refuse)
-    assert client.get("/v1/products/tea").status_code == 200
 
 
 def test_a_level_above_info_leaves_out_the_request_lines(app: Service, lines: Lines) -> None:

@@ -26,6 +26,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from service.chassis import logs
+from service.chassis import output
 from service.settings import Settings
 
 SPARE_THREADS = 2  # beyond the limit of requests, so that a probe or a refusal always finds a thread
@@ -51,7 +52,7 @@ def load_app(target: str) -> Any:
         logging.getLogger("service").critical("the application does not start", exc_info=True)
         os.kill(os.getppid(), signal.SIGUSR2)
         sys.exit(EXIT_NO_START)
-    logs.output.gather()
+    output.stdout.gather()
     gc.freeze()  # what a start makes is never garbage
     signal.signal(signal.SIGUSR1, lambda _signum, _frame: app.extensions["health"].drain())
     return app
