@@ -190,7 +190,7 @@ def report(root: Path, slug: str, checks: list[str], alone: bool) -> None:
     print("Next, with Docker (or with Python alone: make run):")
     print(f"  cd {slug} && docker build -t {slug} .")
     print(f"  docker run --rm -d -p 5000:5000 {slug}" if alone else "  docker compose up --no-build --detach --wait")
-    print("  curl --retry 9 --retry-all-errors localhost:5000/v1/products/tea")
+    print("  curl --retry 20 --retry-delay 1 --retry-all-errors localhost:5000/v1/products/tea")
 
 
 def main(root: Path, answers: Mapping[str, Any], template: Path) -> int:

@@ -207,7 +207,7 @@ def test_the_next_three_commands_are_printed(
     assert [line for line in capfd.readouterr().out.splitlines() if line.startswith("  ")] == [
         "  cd orders && docker build -t orders .",
         f"  {command}",
-        "  curl --retry 9 --retry-all-errors localhost:5000/v1/products/tea",
+        "  curl --retry 20 --retry-delay 1 --retry-all-errors localhost:5000/v1/products/tea",
     ]
 
 

@@ -159,13 +159,20 @@ def test_attributes_have_the_names_and_types_of_the_conventions(trace: Trace) ->
 
 def test_the_spans_of_all_workers_arrive_once_each(run: Run, collector: Collector) -> None:
     port = run(*collector.options, "--env", "WORKERS=2").wait_until_ready().port
-    for _ in range(200):  # each on a connection of its own, so that no worker gets none
-        assert ask(port, "/v1/products/tea")[0] == 200
-    eventually(lambda: len(collector.spans) >= 200, "all spans")
+    asked = 0
+
+    def both_have_sent() -> bool:
+        nonlocal asked
+        for _ in range(20):  # each on a connection of its own
+            assert ask(port, "/v1/products/tea")[0] == 200
+        asked += 20
+        resources = [values(one.resource_spans[0].resource.attributes) for one in collector.requests]
+        return len({resource["service.instance.id"] for resource in resources}) == 2
+
+    eventually(both_have_sent, "spans of both workers")
+    eventually(lambda: len(collector.spans) >= asked, "all spans")
     assert collector.faults == []
-    assert len({span.span_id for span in collector.spans}) == len(collector.spans) == 200
-    resources = [values(one.resource_spans[0].resource.attributes) for one in collector.requests]
-    assert len({resource["service.instance.id"] for resource in resources}) == 2
+    assert len({span.span_id for span in collector.spans}) == len(collector.spans) == asked
 
 
 @pytest.mark.parametrize(
