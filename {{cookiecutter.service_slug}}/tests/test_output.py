@@ -16,6 +16,12 @@ from service.chassis import output
 from service.chassis.framework import Service
 
 
+def printed(code: str) -> bytes:
+    """What a process of its own with this code writes until its end."""
+    command = (sys.executable, "-c", code)
+    return subprocess.run(command, capture_output=True, check=True, timeout=30, cwd=ROOT / "src").stdout  # noqa: S603 the code is this file's
+
+
 @pytest.fixture
 def gathering() -> output.Output:
     """An output whose thread has not come to writing yet."""
@@ -99,14 +105,12 @@ def test_a_fork_neither_repeats_lines_nor_waits_for_their_thread() -> None:
         os.wait()
         output.stdout._writing.release()
     """
-    done = subprocess.run((sys.executable, "-c", code), capture_output=True, check=True, timeout=30, cwd=ROOT / "src")  # noqa: S603 the code is ours
-    assert done.stdout == b"child request "
+    assert printed(code) == b"child request "
 
 
 def test_lines_that_wait_are_written_at_the_end() -> None:
     code = "from service.chassis import output; output.GATHER = 60; output.stdout.gather(); output.stdout.put(b'last')"
-    done = subprocess.run((sys.executable, "-c", code), capture_output=True, check=True, timeout=30, cwd=ROOT / "src")  # noqa: S603 the code is ours
-    assert done.stdout == b"last"
+    assert printed(code) == b"last"
 
 
 def test_a_line_logged_by_a_signal_within_another_leaves_that_whole(

@@ -17,6 +17,7 @@ from conftest import wait_until
 from flask import Response, request
 
 from service.app import create_app
+from service.chassis import server
 from service.chassis.framework import Service
 
 FAULTY = "test_server:create_faulty_app"
@@ -416,17 +417,14 @@ def test_sigquit_harms_no_thread_that_works(start: Start) -> None:
     assert process.stop() == 0
 
 
-@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="elsewhere the folder is among other temporary ones")  # noqa: S108
-def test_the_folder_of_shared_metrics_is_gone_after_a_stop(start: Start) -> None:
-    def folders() -> set[Path]:
-        return set(Path("/dev/shm").glob("metrics-*"))  # noqa: S108 where the service makes it
-
-    before = folders()
-    process = start(WORKERS="2")
-    made = folders() - before
-    assert made
-    process.stop()
-    assert not made & folders()
+def test_the_folder_of_shared_metrics_is_gone_after_a_failure_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "restored after the test")
+    shared = server._shared_metrics()
+    shared.__enter__()
+    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    assert folder.is_dir()
+    assert not shared.__exit__(RuntimeError, RuntimeError(), None)
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

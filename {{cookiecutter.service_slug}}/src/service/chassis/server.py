@@ -118,8 +118,10 @@ def _shared_metrics() -> Iterator[None]:
     """Let the workers count in files of one folder, in memory where there is one."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 tempfile makes the name
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder = tempfile.mkdtemp(prefix="metrics-", dir=memory)
-    yield
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _server(settings: Settings, target: str) -> Any:
