@@ -10,14 +10,14 @@ from pkgutil import iter_modules
 from typing import Any, Literal
 
 from alembic import context
+from service.chassis.configuration import PROJECT
+from service.chassis.database_engine import LOCK_SHARE
+from service.chassis.database_engine import make_engine
 from sqlalchemy import Connection, Engine, text
 
 from service import domain
 from service.chassis import idempotency
 from service.chassis import logs
-from service.chassis.configuration import PROJECT
-from service.chassis.database_engine import LOCK_SHARE
-from service.chassis.database_engine import make_engine
 from service.domain import tables
 from service.settings import Settings
 
@@ -44,7 +44,9 @@ def alone(connection: Connection) -> Iterator[None]:
     connection.exec_driver_sql(LIMITS)
     connection.commit()
     yield
-    connection.execute(UNLOCK, name)  # after an error the connection is closed, which unlocks as well
+    connection.execute(
+        UNLOCK, name
+    )  # after an error the connection is closed, which unlocks as well
 
 
 def without_the_service(kind: str, item: Any, _context: Any) -> str | Literal[False]:

@@ -23,9 +23,15 @@ SQUAWK = (
     "--reporter=json",
     "--stdin-filepath=-",
 )
-TASTE = ("prefer-text-field", "prefer-bigint-over-int", "prefer-robust-stmts")  # rules that are no danger
+TASTE = (
+    "prefer-text-field",
+    "prefer-bigint-over-int",
+    "prefer-robust-stmts",
+)  # rules that are no danger
 CONCURRENTLY = "in `with op.get_context().autocommit_block():`, with postgresql_concurrently=True"
-LATER = "first release code that does without it; in a later release drop it, and accept this finding"
+LATER = (
+    "first release code that does without it; in a later release drop it, and accept this finding"
+)
 STEPS = "add the new one, write both, fill it, read the new one, drop the old one later (database/README.md)"
 LIMITS = "set it first, as migrations/env.py does"
 NOT_VALID = "add it with postgresql_not_valid=True; VALIDATE CONSTRAINT in a migration of its own"
@@ -74,7 +80,9 @@ def sql_of(migration: Script, project: Path = ROOT) -> str:
 def main(project: Path = ROOT) -> int:
     """Print the findings; return the exit status."""
     found = 0
-    for migration in ScriptDirectory.from_config(Config(toml_file=project / "pyproject.toml")).walk_revisions():
+    for migration in ScriptDirectory.from_config(
+        Config(toml_file=project / "pyproject.toml")
+    ).walk_revisions():
         accepted = getattr(migration.module, "accepted", {})
         for finding in findings(sql_of(migration, project), accepted):
             found += 1

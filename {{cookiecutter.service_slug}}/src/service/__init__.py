@@ -1,1 +1,1 @@
-"""The service: `app` puts it together, `api` and `domain` are yours, `chassis` carries them."""
+"""The service: `app` puts it together; `api` and `domain` are yours, `chassis` carries them."""

@@ -1,4 +1,4 @@
-"""`python -m service` serves; `config` prints the settings; `openapi` prints the contract."""
+"""`python -m service` serves; `config` prints the settings; `openapi` prints the API's document."""
 
 import sys
 
@@ -6,12 +6,14 @@ from service.settings import Settings
 
 
 def show_config(settings: Settings) -> int:
+    """Print the settings, secrets masked."""
     for name, value in settings.model_dump().items():
         sys.stdout.write(f"{name.upper()}={value}\n")
     return 0
 
 
 def show_openapi(settings: Settings) -> int:
+    """Print the document of the routes."""
     from service.app import create_app
 
     sys.stdout.write(create_app(settings).extensions["openapi"].decode())
@@ -19,15 +21,18 @@ def show_openapi(settings: Settings) -> int:
 
 
 def serve(settings: Settings) -> int:
-    from service.chassis import server
+    """Serve until a signal."""
+    from service.chassis.server import granian
+    from service.chassis.telemetry import logs
 
-    return server.serve(settings, "service.app:create_app")
+    return granian.serve(settings, "service.app:create_app", logs.config(settings))
 
 
 COMMANDS = {"serve": serve, "config": show_config, "openapi": show_openapi}
 
 
 def main(arguments: list[str]) -> int:
+    """Run the command and return its exit status; without one, serve."""
     command = COMMANDS.get(arguments[0] if arguments else "serve")
     if command is None or len(arguments) > 1:
         sys.stderr.write(f"usage: python -m service [{' | '.join(COMMANDS)}]\n")

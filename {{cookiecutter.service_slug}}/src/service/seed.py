@@ -1,25 +1,28 @@
-"""`python -m service.seed` stores some orders to look at; what is there already stays as it is."""
+"""`python -m service.seed` stores some orders to look at; existing ones stay as they are."""
 
 import sys
 
-from service.chassis.database import Database
+from service.chassis.data.connections import Database
 from service.domain import orders
 from service.settings import Settings
+from service.storage import orders as storage
 
-ORDERS = (
-    orders.Wish("SEED-1", "tea", 2, "open", None),
-    orders.Wish("SEED-2", "coffee", 1, "paid", "ground, please"),
-    orders.Wish("SEED-3", "cocoa", 10, "shipped", None),
+DRAFTS = (
+    orders.OrderDraft("SEED-1", "tea", 2, "open", None),
+    orders.OrderDraft("SEED-2", "coffee", 1, "paid", "ground, please"),
+    orders.OrderDraft("SEED-3", "cocoa", 10, "shipped", None),
 )
 
 
 def seed(database: Database) -> int:
     """Store what is missing; return how many."""
+    stored = 0
     with database.transaction() as connection:
-        missing = [wish for wish in ORDERS if not orders.known(connection, wish.reference)]
-        for wish in missing:
-            orders.add(connection, wish)
-    return len(missing)
+        for draft in DRAFTS:
+            if not storage.reference_exists(connection, draft.reference):
+                storage.insert(connection, orders.place(draft))
+                stored += 1
+    return stored
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from typing import Annotated
 from flask import Blueprint, abort
 from pydantic import Field
 
-from service.chassis.contract import Routes
-from service.chassis.validation import Invalid, Model
+from service.chassis.http.routes import Routes
+from service.chassis.http.validation import Invalid, Model
 from service.domain import catalogue
 
 blueprint = Blueprint("catalogue", __name__, url_prefix="/v1")
@@ -14,7 +14,7 @@ routes = Routes(blueprint)
 
 
 class Page(Model):
-    limit: int = Field(20, ge=1, le=100, description="Most products to return")
+    limit: int = Field(20, ge=1, le=100, description="Maximum page size")
 
 
 class Product(Model):
@@ -54,14 +54,19 @@ def list_products(query: Page) -> Products:
 @routes.get("/products/<sku>")
 def get_product(sku: str) -> Product:
     """Show one product."""
-    return Product.model_validate(catalogue.PRODUCTS.get(sku) or abort(404, f"There is no product {sku!r}."))
+    product = catalogue.PRODUCTS.get(sku) or abort(404, f"Product {sku!r} not found.")
+    return Product.model_validate(product)
 
 
 @routes.post("/quotes", raises=(422,))
 def create_quote(body: Basket) -> Quote:
     """Price a basket of products."""
+    basket = [(line.sku, line.quantity) for line in body.lines]
     try:
-        return Quote.model_validate(catalogue.quote([(line.sku, line.quantity) for line in body.lines]))
+        return Quote.model_validate(catalogue.quote(basket))
     except catalogue.UnknownProductsError as error:
-        errors = [{"detail": "Unknown product", "pointer": f"/lines/{i}/sku"} for i in error.positions]
+        errors = [
+            {"detail": "Unknown product", "pointer": f"/lines/{position}/sku"}
+            for position in error.positions
+        ]
         raise Invalid(*errors) from error

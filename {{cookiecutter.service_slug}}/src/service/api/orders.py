@@ -1,27 +1,28 @@
 """Orders over HTTP: create, list, read, replace, patch, delete."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from flask import Blueprint, abort
 from pydantic import MISSING, Field
+from sqlalchemy import Connection
 from werkzeug.exceptions import Conflict
 
-from service.chassis import database
-from service.chassis import idempotency
-from service.chassis import preconditions
-from service.chassis.contract import Created, Reply, Routes
-from service.chassis.idempotency import IdempotencyKey
-from service.chassis.merge_patch import merged
-from service.chassis.pagination import PageQuery
-from service.chassis.preconditions import IfMatch
-from service.chassis.preconditions import IfNoneMatch
-from service.chassis.validation import Invalid, Model
+from service.chassis.http import problems
+from service.chassis.http.routes import Created, Reply, Routes
+from service.chassis.http.validation import Invalid, Model
+from service.chassis.resources import database
+from service.chassis.resources import idempotency
+from service.chassis.resources import preconditions
+from service.chassis.resources.idempotency import IdempotencyKey
+from service.chassis.resources.pagination import PageQuery
+from service.chassis.resources.preconditions import IfMatch
+from service.chassis.resources.preconditions import IfNoneMatch
 from service.domain import catalogue
 from service.domain import orders
+from service.storage import orders as storage
 
 blueprint = Blueprint("orders", __name__, url_prefix="/v1")
 routes = Routes(blueprint)
@@ -68,86 +69,103 @@ class OrdersQuery(PageQuery):
 @routes.post("/orders", raises=(409, 422))
 def create_order(body: NewOrder, headers: IdempotencyKey) -> Created[Order]:
     """Place an order; a repetition with the same Idempotency-Key places no second one."""
-
-    def create() -> Created[Order]:
-        order = orders.add(connection, wish(body))
-        return Created(shown(order), {"Location": f"/v1/orders/{order.id}"})
-
-    with told(), database.transaction() as connection:
-        return idempotency.once(connection, headers, body, Order, create)
+    with database.transaction() as connection:
+        return idempotency.run_once(
+            connection, headers, body, Order, lambda: _create(connection, body)
+        )
 
 
 @routes.get("/orders", raises=(422,))
 def list_orders(query: OrdersQuery) -> Reply[Orders]:
     """List orders; the Link header leads to the next page."""
-    filters = {name: value for name in orders.FILTERS if (value := getattr(query, name)) is not None}
+    filters = {name: getattr(query, name) for name in storage.FILTERS}
+    filters = {name: value for name, value in filters.items() if value is not None}
+    after = query.position()
     with database.read() as connection:
-        found = orders.page(connection, query.sort, filters, query.position(), query.limit + 1)
+        found = storage.list_page(connection, query.sort, filters, after, query.limit + 1)
     items = found[: query.limit]
-    more = len(found) > query.limit
-    link = query.next_link(*orders.position(query.sort, items[-1])) if more else None
-    return Reply(Orders(items=[shown(order) for order in items]), link)
+    link = None
+    if len(found) > query.limit:
+        link = query.next_link(*storage.position(query.sort, items[-1]))
+    return Reply(Orders(items=[to_response(order) for order in items]), link)
 
 
-@routes.get("/orders/<uuid:number>", raises=(304,))
-def get_order(number: UUID, headers: IfNoneMatch) -> Reply[Order]:
+@routes.get("/orders/<uuid:order_id>", raises=(304,))
+def get_order(order_id: UUID, headers: IfNoneMatch) -> Reply[Order]:
     """Show one order."""
     with database.read() as connection:
-        order = orders.get(connection, number) or abort(404, "There is no such order.")
-    return Reply(shown(order), preconditions.unless_known(headers, order.version))
+        order = storage.get(connection, order_id) or abort(404, "Order not found.")
+    return Reply(to_response(order), preconditions.unless_known(headers, order.version))
 
 
-@routes.put("/orders/<uuid:number>", raises=(409, 412, 422, 428))
-def replace_order(number: UUID, body: NewOrder, headers: IfMatch) -> Reply[Order]:
+@routes.put("/orders/<uuid:order_id>", raises=(409, 412, 422, 428))
+def replace_order(order_id: UUID, body: NewOrder, headers: IfMatch) -> Reply[Order]:
     """Replace an order."""
-    return change(number, headers, lambda _order: body)
+    return _update(order_id, headers, lambda _order: body)
 
 
-@routes.patch("/orders/<uuid:number>", raises=(409, 412, 422, 428))
-def patch_order(number: UUID, body: OrderPatch, headers: IfMatch) -> Reply[Order]:
+@routes.patch("/orders/<uuid:order_id>", raises=(409, 412, 422, 428))
+def patch_order(order_id: UUID, body: OrderPatch, headers: IfMatch) -> Reply[Order]:
     """Change what is named of an order; null removes a note."""
-    given = body.model_dump()
-    return change(number, headers, lambda order: NewOrder.model_validate(merged(written(order), given)))
+    changes = body.model_dump()
+
+    def patch(order: orders.Order) -> NewOrder:
+        return NewOrder.model_validate(editable_fields(order) | changes)
+
+    return _update(order_id, headers, patch)
 
 
-@routes.delete("/orders/<uuid:number>", raises=(412, 428))
-def delete_order(number: UUID, headers: IfMatch) -> None:
+@routes.delete("/orders/<uuid:order_id>", raises=(412, 428))
+def delete_order(order_id: UUID, headers: IfMatch) -> None:
     """Delete an order."""
     preconditions.require(headers)
     with database.transaction() as connection:
-        order = orders.lock(connection, number) or abort(404, "There is no such order.")
+        order = storage.lock(connection, order_id) or abort(404, "Order not found.")
         preconditions.match(headers, order.version)
-        orders.remove(connection, order)
+        storage.delete(connection, order)
 
 
-def change(number: UUID, headers: IfMatch, wished: Callable[[orders.Order], NewOrder]) -> Reply[Order]:
-    """Lock the order, see that it is the one that the client means, and give it what is wished."""
+@blueprint.errorhandler(catalogue.UnknownProductsError)
+def handle_unknown_product(_error: catalogue.UnknownProductsError) -> Any:
+    """Point at the product that is not for sale."""
+    return problems.render(Invalid({"detail": "Unknown product", "pointer": "/sku"}))
+
+
+@blueprint.errorhandler(orders.ShippedError)
+def handle_shipped(_error: orders.ShippedError) -> Any:
+    """Refuse the change."""
+    return problems.render(Conflict("A shipped order can no longer be changed."))
+
+
+def _create(connection: Connection, body: NewOrder) -> Created[Order]:
+    order = orders.place(to_draft(body))
+    storage.insert(connection, order)
+    return Created(to_response(order), {"Location": f"/v1/orders/{order.id}"})
+
+
+def _update(
+    order_id: UUID, headers: IfMatch, update: Callable[[orders.Order], NewOrder]
+) -> Reply[Order]:
+    """Lock the order, see that the client knows its version, and change it."""
     preconditions.require(headers)
-    with told(), database.transaction() as connection:
-        order = orders.lock(connection, number) or abort(404, "There is no such order.")
+    with database.transaction() as connection:
+        order = storage.lock(connection, order_id) or abort(404, "Order not found.")
         preconditions.match(headers, order.version)
-        changed = orders.replace(connection, order, wish(wished(order)))
-    return Reply(shown(changed), preconditions.etag(changed.version))
+        changed = orders.change(order, to_draft(update(order)))
+        storage.update(connection, changed)
+    return Reply(to_response(changed), preconditions.etag(changed.version))
 
 
-@contextmanager
-def told() -> Iterator[None]:
-    """Tell the client what the domain refuses."""
-    try:
-        yield
-    except catalogue.UnknownProductsError as error:
-        raise Invalid({"detail": "Unknown product", "pointer": "/sku"}) from error
-    except orders.ShippedError as error:
-        raise Conflict("It is shipped: it does not change any more.") from error
+def to_draft(body: NewOrder) -> orders.OrderDraft:
+    """Return what the domain takes."""
+    return orders.OrderDraft(**dict(body))
 
 
-def wish(body: NewOrder) -> orders.Wish:
-    return orders.Wish(**dict(body))
+def to_response(order: orders.Order) -> Order:
+    """Return what clients see."""
+    return Order.model_validate(order)
 
 
-def written(order: orders.Order) -> dict[str, object]:
+def editable_fields(order: orders.Order) -> dict[str, object]:
+    """Return what clients may change."""
     return {name: getattr(order, name) for name in NewOrder.model_fields}
-
-
-def shown(order: orders.Order) -> Order:
-    return Order(amount_cents=order.amount_cents, id=order.id, created_at=order.created_at, **written(order))

@@ -1,1 +1,1 @@
-"""What every service has: one concern per module, owned by the template."""
+"""What every service needs, one package per concern; it imports nothing of the service's own."""

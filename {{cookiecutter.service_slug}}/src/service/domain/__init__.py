@@ -1,1 +1,1 @@
-"""What the service is about: plain data and rules that know nothing of HTTP."""
+"""What the service is about: plain data and rules, which know neither the web nor SQL."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Product:
+    """One product of the catalogue."""
+
     sku: str
     name: str
     price_cents: int
@@ -13,6 +15,8 @@ class Product:
 
 @dataclass(frozen=True)
 class PricedLine:
+    """A line of a basket and what it costs."""
+
     sku: str
     quantity: int
     amount_cents: int
@@ -20,12 +24,14 @@ class PricedLine:
 
 @dataclass(frozen=True)
 class Quote:
+    """A basket and what it costs."""
+
     lines: list[PricedLine]
     total_cents: int
 
 
 class UnknownProductsError(LookupError):
-    """The basket asks at `positions` for what is not in the catalogue."""
+    """The basket has at `positions` what is not in the catalogue."""
 
     def __init__(self, positions: list[int]) -> None:
         super().__init__(f"unknown products at {positions}")
@@ -42,7 +48,10 @@ PRODUCTS = {product.sku: product for product in STOCK}
 
 def quote(basket: Sequence[tuple[str, int]]) -> Quote:
     """Price pairs of SKU and quantity; raise UnknownProductsError."""
-    if unknown := [position for position, (sku, _) in enumerate(basket) if sku not in PRODUCTS]:
+    unknown = [position for position, (sku, _) in enumerate(basket) if sku not in PRODUCTS]
+    if unknown:
         raise UnknownProductsError(unknown)
-    lines = [PricedLine(sku, quantity, quantity * PRODUCTS[sku].price_cents) for sku, quantity in basket]
+    lines = [
+        PricedLine(sku, quantity, quantity * PRODUCTS[sku].price_cents) for sku, quantity in basket
+    ]
     return Quote(lines, sum(line.amount_cents for line in lines))

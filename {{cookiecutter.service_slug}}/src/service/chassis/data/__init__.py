@@ -1,0 +1,1 @@
+"""The database: engine, connections and types, which know nothing of the web."""

@@ -1,0 +1,118 @@
+"""The engine: its pool, and time limits that the database, the network and the client keep."""
+
+import sqlite3
+from typing import Any
+
+import psycopg
+import sqlalchemy
+from psycopg.pq import TransactionStatus
+from sqlalchemy import URL, Engine, event
+
+from service.chassis.data.cursors import DatabaseMetrics
+from service.chassis.data.cursors import PostgresqlCursor
+from service.chassis.data.cursors import SqliteCursor
+from service.chassis.data.settings import DatabaseSettings
+from service.chassis.project import PROJECT
+
+SQLITE = "sqlite:///.data/service.db"
+PRAGMAS = ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON")
+POOL_TIMEOUT = 2.0  # seconds: the pool has a connection for every request, so only a fault waits
+POOL_RECYCLE = 1800  # seconds: before firewalls forget an idle connection
+LOCK_TIMEOUT_RATIO = 0.4  # of a statement's time: a held lock is reported before the statement ends
+READ_TIMEOUT_MARGIN = 1.0  # seconds beyond a statement's limit, then the server counts as dead
+
+
+class PostgresqlConnection(psycopg.Connection[Any]):
+    """Closes itself where the server does not answer: a host that hangs keeps no time limit."""
+
+    metrics: DatabaseMetrics
+    read_timeout: float | None = None
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """Wait for the server as the driver does, within the limit."""
+        try:
+            return super().wait(gen, interval, timeout or self.read_timeout)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.pgconn.finish()
+            raise
+
+
+class SqliteConnection(sqlite3.Connection):
+    """The standard library's connection with the cursor that records."""
+
+    metrics: DatabaseMetrics
+
+    def cursor(self, factory: Any = SqliteCursor) -> Any:
+        """Make a cursor."""
+        return super().cursor(factory)
+
+
+def _postgresql_options(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
+    """Return limits that the server keeps, and a socket that notices a host that is gone."""
+    if settings.database_password:
+        url = url.set(password=settings.database_password.get_secret_value())
+    milliseconds = settings.database_timeout * 1000
+    session = {
+        "statement_timeout": int(milliseconds),
+        "lock_timeout": int(milliseconds * LOCK_TIMEOUT_RATIO),
+        "idle_in_transaction_session_timeout": int(milliseconds * 2),
+        "TimeZone": "UTC",
+    }
+    connect = {
+        "options": " ".join(f"-c {name}={value}" for name, value in session.items()),
+        "application_name": PROJECT.name,
+        "connect_timeout": 2,
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": int(milliseconds * 2),
+    }
+    return {"url": url, "connect_args": connect}
+
+
+def _sqlite_options(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
+    timeout = settings.database_timeout * LOCK_TIMEOUT_RATIO
+    return {"url": url, "connect_args": {"timeout": timeout}}
+
+
+def make_engine(
+    settings: DatabaseSettings, pool_size: int = 1, metrics: DatabaseMetrics | None = None
+) -> Engine:
+    """Make the engine, which connects at the first use.
+
+    Each statement stands alone unless BEGIN is sent.
+    """
+    metrics = metrics or DatabaseMetrics(None)
+    secret = settings.database_url
+    url = sqlalchemy.make_url(secret.get_secret_value() if secret else SQLITE)
+    is_postgresql = url.get_backend_name() == "postgresql"
+    options = (_postgresql_options if is_postgresql else _sqlite_options)(url, settings)
+    engine = sqlalchemy.create_engine(
+        **options,
+        isolation_level="AUTOCOMMIT",
+        poolclass=sqlalchemy.QueuePool,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT,
+        pool_recycle=POOL_RECYCLE,
+        pool_reset_on_return=None,  # a connection rolls back before it goes back
+        hide_parameters=True,
+    )
+
+    def connect_postgresql(_dialect: object, _record: object, args: Any, options: Any) -> Any:
+        options = {**options, "cursor_factory": PostgresqlCursor}
+        connection = PostgresqlConnection.connect(*args, **options)
+        connection.metrics = metrics
+        connection.read_timeout = settings.database_timeout + READ_TIMEOUT_MARGIN
+        return connection
+
+    def connect_sqlite(_dialect: object, _record: object, args: Any, options: Any) -> Any:
+        connection = sqlite3.connect(*args, **options, factory=SqliteConnection)
+        connection.metrics = metrics
+        for pragma in PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}").close()
+        return connection
+
+    event.listen(engine, "do_connect", connect_postgresql if is_postgresql else connect_sqlite)
+    return engine

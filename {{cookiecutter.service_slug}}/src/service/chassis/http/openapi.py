@@ -1,0 +1,167 @@
+"""The OpenAPI document of all typed routes, made once at the start."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+from flask import Flask, Response
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+from werkzeug.http import HTTP_STATUS_CODES
+from werkzeug.routing import BaseConverter
+from werkzeug.routing import Rule
+
+from service.chassis.http import docs
+from service.chassis.http.problems import MEDIA_TYPE, Problem
+from service.chassis.http.routes import VARIABLE, TypedView
+from service.chassis.http.validation import header_name
+from service.chassis.project import PROJECT
+
+Json = dict[str, Any]
+Schemas = dict[Any, Json]  # by ((endpoint, "body", "query", "headers" or "return"), mode)
+
+REF = "#/components/schemas/"
+PROBLEM = {"$ref": "#/components/responses/Problem"}
+TEXT: Json = {"type": "string", "minLength": 1}
+CONVERTERS: dict[str, Json] = {
+    "IntegerConverter": {"type": "integer", "minimum": 0},
+    "FloatConverter": {"type": "number", "minimum": 0},
+    "UUIDConverter": {"type": "string", "format": "uuid"},
+}
+
+
+class UntitledSchema(GenerateJsonSchema):
+    """Pydantic's generator without a title for every field, which only repeats its name."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """Leave them all out."""
+        return False
+
+
+def make_document(app: Flask, title: str, version: str, description: str) -> Json:
+    """Describe the typed routes of `app`; raise TypeError where two models share a name."""
+    views = ((rule, app.view_functions[rule.endpoint]) for rule in app.url_map.iter_rules())
+    operations = [(rule, view) for rule, view in views if isinstance(view, TypedView)]
+    schemas, models = _make_schemas(operations)
+    paths: dict[str, Json] = {}
+    for rule, view in operations:
+        item = paths.setdefault(VARIABLE.sub(r"{\2}", rule.rule), {})
+        item[view.method.lower()] = _make_operation(rule, view, schemas, models)
+    problem = {
+        "description": "What went wrong",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": f"{REF}Problem"}}},
+    }
+    # Models of queries and headers have become parameters.
+    used = orjson.dumps([paths, problem, models]).decode()
+    models = {name: model for name, model in models.items() if f'"{REF}{name}"' in used}
+    return {
+        "openapi": "3.1.1",
+        "info": {"title": title, "version": version, "description": description},
+        "paths": paths,
+        "components": {"schemas": models, "responses": {"Problem": problem}},
+    }
+
+
+def _make_schemas(operations: list[tuple[Rule, TypedView]]) -> tuple[Schemas, dict[str, Json]]:
+    wanted: list[Any] = [(("", ""), "serialization", TypeAdapter(Problem))]
+    for rule, view in operations:
+        for name, hint in view.inputs.items():
+            wanted.append(((rule.endpoint, name), "validation", TypeAdapter(hint)))
+        if view.output:
+            wanted.append(((rule.endpoint, "return"), "serialization", TypeAdapter(view.output)))
+    schemas, shared = TypeAdapter.json_schemas(
+        wanted, schema_generator=UntitledSchema, ref_template=REF + "{model}"
+    )
+    models: dict[str, Json] = shared["$defs"]
+    owners: dict[str, str] = {}
+    for name, model in models.items():
+        owner = re.sub("-(Input|Output)$", "", name)
+        if owners.setdefault(model.get("title", owner), owner) != owner:
+            raise TypeError(f"two models are called {model['title']}: {owner}")
+    return schemas, models
+
+
+def _make_operation(rule: Rule, view: TypedView, schemas: Schemas, models: dict[str, Json]) -> Json:
+    summary, _, text = (inspect.getdoc(view.view) or "").partition("\n")
+    names = [name for _, name in VARIABLE.findall(rule.rule)]
+    operation: Json = {
+        "operationId": rule.endpoint.replace(".", "_"),
+        "tags": [rule.endpoint.rpartition(".")[0]],
+        "summary": summary,
+        "description": text.strip(),
+        "parameters": [_path_parameter(name, rule._converters[name]) for name in names],
+    }
+    for kind, place in (("query", "query"), ("headers", "header")):
+        if kind in view.inputs:
+            schema = schemas[(rule.endpoint, kind), "validation"]
+            model = models[schema["$ref"].removeprefix(REF)]
+            operation["parameters"] += _parameters(model, place)
+    if "body" in view.inputs:
+        content = {"application/json": {"schema": schemas[(rule.endpoint, "body"), "validation"]}}
+        operation["requestBody"] = {"required": True, "content": content}
+    operation["responses"] = _responses(rule, view, schemas)
+    return {key: value for key, value in operation.items() if value}
+
+
+def _path_parameter(name: str, converter: BaseConverter) -> Json:
+    schema = dict(CONVERTERS.get(type(converter).__name__, TEXT))
+    bounds = {
+        "minimum": getattr(converter, "min", None),
+        "maximum": getattr(converter, "max", None),
+    }
+    schema |= {key: bound for key, bound in bounds.items() if bound is not None}
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _parameters(model: Json, place: str) -> Iterator[Json]:
+    for name, declared in model["properties"].items():
+        schema = dict(declared)
+        parameter = {
+            "name": header_name(name) if place == "header" else name,
+            "in": place,
+            "required": name in model.get("required", ()),
+        }
+        for key in ("description", "deprecated"):
+            if key in schema:
+                parameter[key] = schema.pop(key)
+        kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+        if kinds:  # a parameter is absent, never null
+            del schema["anyOf"]
+            schema |= {"anyOf": kinds} if len(kinds) > 1 else kinds[0]
+            if schema.get("default", "") is None:
+                del schema["default"]
+        yield parameter | {"schema": schema}
+
+
+def _responses(rule: Rule, view: TypedView, schemas: Schemas) -> Json:
+    answer: Json = {"description": HTTP_STATUS_CODES[view.status]}
+    if view.output:
+        schema = schemas[(rule.endpoint, "return"), "serialization"]
+        answer["content"] = {"application/json": {"schema": schema}}
+    if view.status in (201, 202):
+        answer["headers"] = {"Location": {"schema": {"type": "string", "format": "uri-reference"}}}
+    statuses = set(view.raises)
+    if rule.arguments:
+        statuses.add(404)
+    if view.inputs:
+        statuses.add(422)
+    if "body" in view.inputs:
+        statuses |= {400, 413, 415}
+    others = {
+        str(status): PROBLEM if status >= 400 else {"description": HTTP_STATUS_CODES[status]}
+        for status in sorted(statuses)
+    }
+    return {str(view.status): answer, **others, "default": PROBLEM}
+
+
+def init_app(app: Flask) -> None:
+    """Serve the document and its page; call it when every blueprint is registered."""
+    document = make_document(app, PROJECT.title, PROJECT.version, PROJECT.description)
+    data = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    app.extensions["openapi"] = data
+    app.add_url_rule(
+        "/openapi.json", "openapi", lambda: Response(data, content_type="application/json")
+    )
+    app.register_blueprint(docs.make_blueprint(PROJECT.title))

@@ -1,0 +1,177 @@
+"""Typed routes on plain blueprints: a view's annotations are the contract of its operation."""
+
+import inspect
+import re
+import typing as t
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import update_wrapper
+from uuid import UUID
+
+from flask import Blueprint, Response, request
+from pydantic import BaseModel, TypeAdapter
+from werkzeug.exceptions import NotFound
+
+from service.chassis.http.application import DirectResponse
+from service.chassis.http.validation import READERS
+
+VARIABLE = re.compile(r"<(?:(\w+)(?:\([^)]*\))?:)?(\w+)>")  # converter and name
+CONVERTED = {
+    "": str,
+    "string": str,
+    "path": str,
+    "any": str,
+    "int": int,
+    "float": float,
+    "uuid": UUID,
+}
+T = t.TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reply(t.Generic[T]):
+    """An answer with headers of its own; a subclass sets another status."""
+
+    body: T
+    headers: Mapping[str, str] | None = None
+    encoded: bytes | None = None  # the body as JSON, where that is known
+    status: t.ClassVar[int] = 200
+
+
+class Created(Reply[T]):
+    """201: `headers` should give the new resource's Location."""
+
+    status = 201
+
+
+Result = BaseModel | list[t.Any] | Reply[t.Any] | Response | None
+View = t.TypeVar("View", bound=Callable[..., Result])
+
+
+class TypedView:
+    """A view as Flask calls it: reads its arguments, checks and encodes its result."""
+
+    def __init__(
+        self, view: Callable[..., t.Any], method: str, rule: str, raises: tuple[int, ...]
+    ) -> None:
+        update_wrapper(self, view)
+        self.view = view
+        self.method = method
+        self.raises = raises
+        hints = t.get_type_hints(view, include_extras=True)
+        self.inputs = {name: hints[name] for name in READERS if name in hints}
+        self._check_arguments(rule, hints)
+        self._readers = [(name, READERS[name](hint)) for name, hint in self.inputs.items()]
+        self._read_result(hints["return"])
+
+    def _read_result(self, hint: t.Any) -> None:
+        """Find out what the view returns."""
+        origin = t.get_origin(hint)
+        is_reply = isinstance(origin, type) and issubclass(origin, Reply)
+        self.reply = origin if is_reply else None
+        body = t.get_args(hint)[0] if is_reply else hint
+        self.kind = t.get_origin(body) or body
+        self.item = next(iter(t.get_args(body)), None) if self.kind is list else None
+        self.output = body if _is_model(self.item or self.kind) else None
+        if not self.output and (is_reply or hint not in (type(None), Response)):
+            self._refuse(
+                f"returns {body}: must be a model, a list of one model, "
+                "a reply of these, a Response or None"
+            )
+        self.status = self.reply.status if self.reply else 204 if hint is type(None) else 200
+        self._encode = TypeAdapter(self.output).serializer.to_json if self.output else None
+
+    def _refuse(self, reason: str) -> t.NoReturn:
+        raise TypeError(f"{self.view.__module__}.{self.view.__qualname__} {reason}")
+
+    def _check_arguments(self, rule: str, hints: dict[str, t.Any]) -> None:
+        if inspect.iscoroutinefunction(self.view):
+            self._refuse("is async: views run in threads")
+        names = set(inspect.signature(self.view).parameters)
+        if bare := sorted(names.union({"return"}).difference(hints)):
+            self._refuse(f"has no annotation for {bare}")
+        variables = {
+            name: CONVERTED.get(converter, hints.get(name))
+            for converter, name in VARIABLE.findall(rule)
+        }
+        if odd := sorted((names - set(READERS)) ^ set(variables)):
+            self._refuse(f"and its rule {rule} do not agree: {odd} must be in both")
+        if wrong := [name for name, kind in variables.items() if hints[name] is not kind]:
+            self._refuse(f"takes {wrong} as another type than its rule {rule} gives")
+        if "body" in self.inputs and self.method in ("GET", "DELETE"):
+            self._refuse(f"takes a body, which a {self.method} request has not")
+        if any(not _is_model(self.inputs.get(name, BaseModel)) for name in ("query", "headers")):
+            self._refuse("must take query and headers as models")
+
+    def __call__(self, **arguments: t.Any) -> Response:
+        if arguments and "\0" in request.path:  # nothing has such a name, and databases fail on it
+            raise NotFound
+        for name, read in self._readers:
+            arguments[name] = read()
+        return self._to_response(self.view(**arguments))
+
+    def _to_response(self, result: t.Any) -> Response:
+        headers = data = None
+        if self.reply:
+            self._expect(self.reply, result)
+            headers, data = result.headers, result.encoded
+            result = result.body
+        self._expect(self.kind, result)
+        if self.item:
+            self._expect(self.item, *result)
+        if self._encode:
+            # On wrong types pydantic only warns, and None and other models it encodes as null and
+            # {}: hence the checks before.
+            data = data or self._encode(result, warnings="error")
+            return DirectResponse(data, self.status, headers, content_type="application/json")
+        if result is None:
+            result = Response(status=204)
+            del result.headers["Content-Type"]
+        return t.cast("Response", result)
+
+    def _expect(self, kind: type, *results: object) -> None:
+        for result in results:
+            if not isinstance(result, kind):
+                self._refuse(f"returned a {type(result).__name__}, not a {kind.__name__}")
+
+
+class Routes:
+    """Adds typed views to a blueprint and leaves them as they are.
+
+    `raises` are the statuses that a view aborts with.
+    """
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self.blueprint = blueprint
+
+    def get(self, rule: str, raises: tuple[int, ...] = ()) -> Callable[[View], View]:
+        """Route GET, and with it HEAD."""
+        return self._route("GET", rule, raises)
+
+    def post(self, rule: str, raises: tuple[int, ...] = ()) -> Callable[[View], View]:
+        """Route POST."""
+        return self._route("POST", rule, raises)
+
+    def put(self, rule: str, raises: tuple[int, ...] = ()) -> Callable[[View], View]:
+        """Route PUT."""
+        return self._route("PUT", rule, raises)
+
+    def patch(self, rule: str, raises: tuple[int, ...] = ()) -> Callable[[View], View]:
+        """Route PATCH."""
+        return self._route("PATCH", rule, raises)
+
+    def delete(self, rule: str, raises: tuple[int, ...] = ()) -> Callable[[View], View]:
+        """Route DELETE."""
+        return self._route("DELETE", rule, raises)
+
+    def _route(self, method: str, rule: str, raises: tuple[int, ...]) -> Callable[[View], View]:
+        def register(view: View) -> View:
+            typed = TypedView(view, method, (self.blueprint.url_prefix or "") + rule, raises)
+            self.blueprint.add_url_rule(rule, view.__name__, typed, methods=[method])
+            return view
+
+        return register
+
+
+def _is_model(hint: t.Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, BaseModel)

@@ -1,0 +1,1 @@
+"""What a resource of the API needs: its database, pages, preconditions and idempotency."""

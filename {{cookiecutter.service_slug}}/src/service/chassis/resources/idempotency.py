@@ -1,0 +1,96 @@
+"""Idempotency-Key: a repeated request gets the first answer, which its transaction has stored."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import sqlalchemy as sa
+from pydantic import BaseModel, Field
+from sqlalchemy import Connection
+from werkzeug.exceptions import Conflict, UnprocessableEntity
+
+from service.chassis.http.routes import Created
+from service.chassis.http.validation import Model
+
+T = TypeVar("T", bound=BaseModel)
+
+LIFETIME = 24 * 3600  # seconds
+MAX_PURGED = 1000  # expired keys that one request of 256 deletes
+
+metadata = sa.MetaData()
+KEYS = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("fingerprint", sa.LargeBinary, nullable=False),
+    sa.Column("location", sa.Text, nullable=False),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False, index=True),
+)
+TRY_LOCK = sa.text("SELECT pg_try_advisory_xact_lock(hashtextextended(:key, 0))")
+SELECT = sa.select(KEYS.c.fingerprint, KEYS.c.location, KEYS.c.answer, KEYS.c.expires).where(
+    KEYS.c.key == sa.bindparam("key")
+)
+INSERT = sa.insert(KEYS)
+DELETE = sa.delete(KEYS).where(KEYS.c.key == sa.bindparam("old"))
+EXPIRED = (
+    sa.select(KEYS.c.key)
+    .where(KEYS.c.expires < sa.bindparam("now"))
+    .limit(MAX_PURGED)
+    .with_for_update(skip_locked=True)
+)
+PURGE = sa.delete(KEYS).where(KEYS.c.key.in_(EXPIRED))
+
+
+class IdempotencyKey(Model):
+    """The header of a request that may be repeated."""
+
+    idempotency_key: str | None = Field(
+        None,
+        pattern=r"^[\x21-\x7e]{1,255}$",
+        description="The same in every repetition of one request",
+    )
+
+
+def run_once(
+    connection: Connection,
+    headers: IdempotencyKey,
+    body: BaseModel,
+    answer: type[T],
+    create: Callable[[], Created[T]],
+) -> Created[T]:
+    """Return what `create` returns, or returned for this key; call it inside a transaction.
+
+    Raise Conflict while the first request runs, UnprocessableEntity where it had another body.
+    """
+    key = headers.idempotency_key
+    if key is None:
+        return create()
+    identity = f"{type(body).__qualname__} {body.model_dump_json()}"
+    fingerprint = hashlib.sha256(identity.encode()).digest()
+    is_postgresql = connection.dialect.name == "postgresql"
+    if is_postgresql and not connection.scalar(TRY_LOCK, {"key": key}):
+        raise Conflict("The first request with this Idempotency-Key is still running.")
+    now = int(time.time())
+    stored = connection.execute(SELECT, {"key": key}).one_or_none()
+    if stored and stored.expires > now:
+        if stored.fingerprint != fingerprint:
+            raise UnprocessableEntity("This Idempotency-Key was used for another request.")
+        first = answer.model_validate_json(stored.answer)
+        return Created(first, {"Location": stored.location}, stored.answer.encode())
+    if stored:
+        connection.execute(DELETE, {"old": key})
+    created = create()
+    encoded = created.body.model_dump_json(warnings="error")
+    row = {
+        "key": key,
+        "fingerprint": fingerprint,
+        "expires": now + LIFETIME,
+        "answer": encoded,
+        "location": (created.headers or {}).get("Location", ""),
+    }
+    connection.execute(INSERT, row)
+    if fingerprint[0] == 0:
+        connection.execute(PURGE, {"now": now})
+    return Created(created.body, created.headers, encoded.encode())

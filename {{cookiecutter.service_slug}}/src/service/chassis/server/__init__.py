@@ -1,0 +1,1 @@
+"""The server and its process: addresses and limits, signals, start and stop."""

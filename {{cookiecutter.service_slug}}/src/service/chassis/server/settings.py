@@ -1,0 +1,75 @@
+"""The settings of the server and its limits."""
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from service.chassis.settings import EnvironmentSettings
+
+MAX_BODY_SIZE = 1_048_576
+CGROUP = Path("/sys/fs/cgroup")
+MIB = 1024 * 1024
+REQUESTS_PER_CPU = 4
+BASE_MEMORY = 90 * MIB  # of the service without requests
+BODY_FACTOR = 2.2  # memory that a request takes, in sizes of its body
+
+
+def available_cpus(cgroup: Path = CGROUP) -> int:
+    """Return the CPUs that the process may use: its container's quota, or its affinity."""
+    try:
+        quota, period = (cgroup / "cpu.max").read_text("ascii").split()
+        return math.ceil(int(quota) / int(period))
+    except (OSError, ValueError):
+        pass  # no quota is set
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def default_concurrency(max_body_size: int, cgroup: Path = CGROUP) -> int:
+    """Return four requests per CPU, but not more than have room for a body in memory."""
+    limit = min(max(REQUESTS_PER_CPU * available_cpus(cgroup), 4), 32)
+    try:
+        memory = int((cgroup / "memory.max").read_text("ascii"))
+    except (OSError, ValueError):
+        return limit  # no limit is set
+    bodies = int((memory - BASE_MEMORY) / (BODY_FACTOR * max_body_size))
+    return max(2, min(limit, bodies))
+
+
+def _concurrency(settings: dict[str, Any]) -> int:
+    return default_concurrency(settings.get("max_body_size", MAX_BODY_SIZE))
+
+
+class ServerSettings(EnvironmentSettings):
+    """Where the server listens, what it admits and how it stops."""
+
+    bind_address: str = Field(
+        "0.0.0.0",  # noqa: S104 a container's port is published on purpose
+        description="Address to listen on; `::` is IPv6 and IPv4",
+    )
+    port: int = Field(5000, ge=1, le=65535, description="Port to listen on")
+    max_body_size: int = Field(
+        MAX_BODY_SIZE,
+        ge=1024,
+        le=1_073_741_824,
+        description="Maximum body in bytes; a larger one gets 413",
+    )
+    concurrency: int = Field(
+        default_factory=_concurrency,
+        ge=1,
+        le=1000,
+        description="Maximum concurrent requests; further ones get 503",
+    )
+    request_timeout: float = Field(
+        10, gt=0, le=3600, description="Seconds for a body to arrive; a later one gets 408"
+    )
+    drain_delay: float = Field(
+        2, ge=0, le=300, description="Seconds to go on serving, not ready, after SIGTERM"
+    )
+    shutdown_grace: int = Field(
+        20, ge=1, le=3600, description="Seconds for requests in flight to finish after that"
+    )

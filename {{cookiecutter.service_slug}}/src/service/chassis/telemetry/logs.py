@@ -1,0 +1,136 @@
+"""One line per event on standard output: JSON, or text on a terminal."""
+
+import json
+import logging
+import logging.config
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import orjson
+
+from service.chassis.project import PROJECT
+from service.chassis.telemetry.context import Fields, Observed, RequestContext, current
+from service.chassis.telemetry.settings import TelemetrySettings
+from service.chassis.telemetry.stdout import stdout
+
+# The attributes of every LogRecord; the others came as `extra`.
+STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
+access_log = logging.getLogger("service.access")
+
+
+def event(when: datetime, level: str, logger: str, message: str) -> Fields:
+    """Return the fields of every line; within a request they include its ids."""
+    return {
+        "timestamp": when,
+        "level": level,
+        "logger": logger,
+        "message": message,
+        "service.name": PROJECT.name,
+        "service.version": PROJECT.version,
+        **current.get().ids,
+    }
+
+
+def encode(line: Fields) -> bytes:
+    """Encode one line of JSON; a value that JSON does not know is written as its `str`."""
+    try:
+        return orjson.dumps(line, str, OPTIONS)
+    except orjson.JSONEncodeError:  # lone surrogates, integers above 64 bits
+        return json.dumps(line, default=str, skipkeys=True).encode() + b"\n"
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line without its end."""
+        when = datetime.fromtimestamp(record.created, UTC)
+        line = event(when, record.levelname, record.name, record.getMessage())
+        line |= {name: value for name, value in vars(record).items() if name not in STANDARD}
+        if record.exc_info:
+            line["exception.stacktrace"] = self.formatException(record.exc_info)
+        return encode(line).decode().rstrip()
+
+
+class LineHandler(logging.Handler):
+    """Writes each record as one line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record; logging must not fail a request."""
+        try:
+            stdout.write(f"{self.format(record)}\n".encode("utf-8", "backslashreplace"))
+        except Exception:
+            self.handleError(record)
+
+
+def make_handler(secrets: Iterable[str]) -> LineHandler:
+    """Make the handler of a process, whose output hides these secrets from now on."""
+    stdout.hide(secrets)
+    return LineHandler()
+
+
+class AccessLog:
+    """Logs the answered requests of one application, slow ones as warnings."""
+
+    def __init__(self, settings: TelemetrySettings) -> None:
+        self._is_json = is_json(settings)
+        self._minimum = logging.getLevelNamesMapping()[settings.log_level]
+        self._slow = settings.slow_request
+
+    def __call__(self, _context: RequestContext, fields: Fields, seconds: float) -> None:
+        level = logging.WARNING if seconds >= self._slow else logging.INFO
+        if level < self._minimum or not access_log.isEnabledFor(level):
+            return
+        method = fields.get("http.request.method_original") or fields["http.request.method"]
+        what = f"{method} {fields['url.path']} {fields['http.response.status_code']}"
+        if not self._is_json:
+            access_log.log(level, "%s in %.1f ms", repr(what)[1:-1], seconds * 1000)
+            return
+        # Not by way of `logging`, whose records cost too much for every request.
+        line = event(datetime.now(UTC), logging.getLevelName(level), access_log.name, what)
+        line |= fields
+        line["http.server.request.duration"] = int(seconds * 1e6) / 1e6
+        stdout.put(encode(line))
+
+
+def drop_thread_warning(record: logging.LogRecord) -> bool:
+    """Drop the server's advice to have fewer threads: their number follows from the limits."""
+    return "Configuration allows spawning up to" not in record.getMessage()
+
+
+def is_json(settings: TelemetrySettings) -> bool:
+    """Return whether lines are JSON."""
+    if settings.log_format == "auto":
+        return not (sys.stdout and sys.stdout.isatty())
+    return settings.log_format == "json"
+
+
+def config(settings: TelemetrySettings) -> Fields:
+    """Return the `logging.config` dictionary of this process and of the server's worker."""
+    text = {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s", "datefmt": "%H:%M:%S"}
+    handler = {"()": make_handler, "secrets": settings.secrets(), "formatter": "line"}
+    server = {"handlers": ["stdout"], "propagate": False, "filters": [drop_thread_warning]}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"()": JsonFormatter} if is_json(settings) else text},
+        "handlers": {"stdout": handler},
+        "root": {"handlers": ["stdout"], "level": settings.log_level},
+        "loggers": {"_granian": server, "werkzeug": {"level": "WARNING"}},
+    }
+
+
+def configure(settings: TelemetrySettings) -> None:
+    """Set up the process's logging unless that was done before, and hide the settings' secrets."""
+    stdout.hide(settings.secrets())
+    if not any(isinstance(handler, LineHandler) for handler in logging.getLogger().handlers):
+        logging.config.dictConfig(config(settings))
+    logging.captureWarnings(True)
+
+
+def init_app(app: Observed, settings: TelemetrySettings) -> None:
+    """Log the process's events and the application's requests."""
+    configure(settings)
+    app.telemetry.recorders.append(AccessLog(settings))

@@ -1,0 +1,1 @@
+"""Where the data is: tables, and every statement that touches them."""
