@@ -1,4 +1,4 @@
-"""The template's Jinja extension: what counts as template syntax, which answers are accepted, how free text is written.
+"""The template's Jinja extension: its syntax, which answers are accepted, how they are written.
 
 cookiecutter loads it before the first question, so a bad answer ends in one line and no folder.
 """
@@ -23,7 +23,7 @@ from jinja2.ext import Extension
 from jinja2.runtime import Context
 
 TEMPLATE = Path(__file__).resolve().parent
-SPECIFICATION: dict[str, Any] = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
+SPECIFICATION: dict[str, Any] = json.loads((TEMPLATE / "cookiecutter.json").read_text("utf-8"))
 QUESTIONS = {name: default for name, default in SPECIFICATION.items() if not name.startswith("_")}
 
 TEXT_LIMIT = 120
@@ -31,11 +31,30 @@ SLUG_LIMIT = 40
 SLUG = re.compile(r"[a-z](?:-?[a-z0-9])*")
 JOINERS = "\u200c\u200d"  # Persian and Indic words and many emoji need them
 DEPENDENCIES = {
-    *("alembic", "coverage", "flask", "flask-swagger-ui", "granian", "hypothesis", "import-linter", "mypy"),
-    *("openapi-spec-validator", "orjson", "prometheus-client", "pydantic", "pydantic-settings", "pytest", "pyyaml"),
-    *("psycopg", "ruff", "schemathesis", "sqlalchemy", "squawk-cli", "types-pyyaml"),
+    "alembic",
+    "coverage",
+    "flask",
+    "flask-swagger-ui",
+    "granian",
+    "hypothesis",
+    "import-linter",
+    "mypy",
+    "openapi-spec-validator",
+    "orjson",
+    "prometheus-client",
+    "psycopg",
+    "pydantic",
+    "pydantic-settings",
+    "pytest",
+    "pyyaml",
+    "ruff",
+    "schemathesis",
+    "sqlalchemy",
+    "squawk-cli",
+    "types-pyyaml",
 }
-DEVICES = {"aux", "con", "nul", "prn", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
+PORTS = {f"{port}{number}" for port in ("com", "lpt") for number in range(10)}
+DEVICES = {"aux", "con", "nul", "prn", *PORTS}
 TEMPLATE_FOLDERS = {"benchmarks", "docs", "hooks", "platform", "scripts", "templates", "tests"}
 RESERVED = DEPENDENCIES | DEVICES | TEMPLATE_FOLDERS | {"localhost"}
 
@@ -64,9 +83,9 @@ def text_fault(value: str) -> str | None:
 
 
 def slug_fault(value: str) -> str | None:
-    """Say what keeps `value` from being the name of a folder, image, host and distribution, or None."""
+    """Say what keeps `value` from naming a folder, image, host and distribution, or None."""
     if not SLUG.fullmatch(value):
-        return "use lower-case letters, digits and single dashes, a letter first, as in order-service"
+        return "use lower-case letters, digits and single dashes, a letter first: order-service"
     if len(value) > SLUG_LIMIT:
         return f"use at most {SLUG_LIMIT} characters"
     if value in RESERVED:
@@ -75,7 +94,7 @@ def slug_fault(value: str) -> str | None:
 
 
 def complaint(name: str, value: object) -> str | None:
-    """Return one line that names the question, the bad answer and the remedy; None for a good answer."""
+    """Return one line with the question, the bad answer and the remedy; None for a good one."""
     default = QUESTIONS[name]
     if isinstance(default, list):
         fault = None if value in default else f"choose one of {', '.join(default)}"
@@ -83,12 +102,16 @@ def complaint(name: str, value: object) -> str | None:
         fault = "give it as text"
     else:
         fault = slug_fault(value) if name == "service_slug" else text_fault(value)
+    if fault is None:
+        return None
     shown = json.dumps(value)
-    return f"{name} {shown if len(shown) <= TEXT_LIMIT else shown[:TEXT_LIMIT] + '...'}: {fault}." if fault else None
+    if len(shown) > TEXT_LIMIT:
+        shown = f"{shown[:TEXT_LIMIT]}..."
+    return f"{name} {shown}: {fault}."
 
 
 def command_line() -> Mapping[str, Any]:
-    """Return what cookiecutter's command was called with; nothing where it runs as a library or under cruft."""
+    """Return what cookiecutter's command was called with; nothing in a library or under cruft."""
     context = click.get_current_context(silent=True)
     return context.params if context and "replay_file" in context.params else {}
 
@@ -101,16 +124,19 @@ def can_ask() -> bool:
 
 
 def check_command(_: str) -> str:
-    """Refuse what cookiecutter lets pass in silence: unknown names, and wrong choices in the user's configuration."""
+    """Refuse what cookiecutter lets pass: unknown names, and wrong choices in the configuration."""
     command = command_line()
     for name in command.get("extra_context") or ():
         if name not in QUESTIONS:
-            raise FailedHookException(f"{name}: there is no such question; there are {', '.join(QUESTIONS)}.")
-    if command:
-        defaults = get_user_config(command["config_file"], command["default_config"])["default_context"]
-        for name, default in QUESTIONS.items():
-            if isinstance(default, list) and name in defaults and (fault := complaint(name, defaults[name])):
-                raise FailedHookException(f"{fault[:-1]} in your cookiecutter configuration, or use --default-config.")
+            known = ", ".join(QUESTIONS)
+            raise FailedHookException(f"{name}: there is no such question; there are {known}.")
+    if not command:
+        return ""
+    configuration = get_user_config(command["config_file"], command["default_config"])
+    for name, value in configuration["default_context"].items():
+        if isinstance(QUESTIONS.get(name), list) and (fault := complaint(name, value)):
+            remedy = "in your cookiecutter configuration, or use --default-config"
+            raise FailedHookException(f"{fault[:-1]} {remedy}.")
     return ""
 
 
@@ -121,12 +147,13 @@ def check(context: Context, value: object, name: str) -> str:
         if not can_ask():
             raise FailedHookException(fault)
         click.echo(fault)
-        value = context["cookiecutter"][name] = read_user_variable(name, None, SPECIFICATION["__prompts__"])
+        value = read_user_variable(name, None, SPECIFICATION["__prompts__"])
+        context["cookiecutter"][name] = value
     return ""
 
 
 def checked(answers: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the answers if all are good: the last look before the folder is made, and the only one in a replay."""
+    """Return the answers if all are good, before the folder is made: a replay has no other look."""
     for name in QUESTIONS:
         if fault := complaint(name, answers.get(name)):
             raise FailedHookException(fault)
@@ -134,26 +161,31 @@ def checked(answers: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def quoted(value: str) -> str:
-    r"""Escape an accepted answer for the inside of a TOML basic, YAML double-quoted or JSON string.
+    r"""Escape an accepted answer for the inside of a TOML basic, YAML or JSON string.
 
-    Only `\`, `"` and what does not print are escaped, never with a surrogate pair, which TOML and YAML refuse.
+    Only `\`, `"` and what does not print are escaped, never with a surrogate pair, which TOML and
+    YAML refuse.
     """
-    return "".join(
-        f"\\{c}" if c in '"\\' else c if c.isprintable() else f"\\u{ord(c):04x}"  # accepted ones lie below U+10000
-        for c in value
-    )
+    return "".join(map(_escaped, value))
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    # What does not print and was accepted lies below U+10000.
+    return character if character.isprintable() else f"\\u{ord(character):04x}"
 
 
 def markdown(value: str) -> str:
-    """Escape an accepted answer so that Markdown shows it as typed, in a heading or at the start of a paragraph."""
+    """Escape an accepted answer so that Markdown shows it as typed, as a heading or paragraph."""
     inside = re.sub(r"([\\`*_\[\]<>&|~$])", r"\\\1", value)
     return re.sub(r"^(\d{1,9})(?=[.)])|^(?=[#+=-])", r"\1\\", inside)
 
 
 def qualified(condition: str) -> str:
     """Return an `only-if` condition, which names questions bare, as Jinja reads it."""
-    names = "|".join(QUESTIONS)
-    return re.sub(rf'("[^"]*")|\b(?=(?:{names})\b)', lambda match: match[1] or "cookiecutter.", condition)
+    name = rf'("[^"]*")|\b(?=(?:{"|".join(QUESTIONS)})\b)'
+    return re.sub(name, lambda match: match[1] or "cookiecutter.", condition)
 
 
 def _condition(match: re.Match[str]) -> str:
@@ -170,16 +202,17 @@ class TemplateExtension(Extension):
     filters: ClassVar = {f.__name__: f for f in (check, check_command, checked, markdown, quoted)}
 
     def __init__(self, environment: Environment) -> None:
-        """Offer the filters, and forget this module: cruft loads two versions of it in one process."""
+        """Offer the filters, and forget this module: cruft loads two versions in one process."""
         super().__init__(environment)
         sys.modules.pop(__name__, None)
         environment.filters.update(self.filters)
         environment.globals["template_folder"] = str(TEMPLATE)
-        self.hooks = {path.read_text(encoding="utf-8") for path in (TEMPLATE / "hooks").glob("*.py")}
+        hooks = (TEMPLATE / "hooks").glob("*.py")
+        self.hooks = {path.read_text(encoding="utf-8") for path in hooks}
         self.defaults = {value for value in SPECIFICATION.values() if isinstance(value, str)}
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:  # noqa: ARG002
-        """Leave to Jinja the template's own syntax only; a string without a name may be somebody's answer."""
+        """Leave to Jinja the template's own syntax; a string without a name may be an answer."""
         if name is not None:
             return MARKER.sub(_condition, NOT_FOR_FILES.sub(_literally, source))
         if source == FOLDER:

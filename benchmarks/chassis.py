@@ -1,7 +1,8 @@
-"""What the chassis costs beside bare Flask: requests per second, layer by layer, in interleaved rounds.
+"""What each layer of the chassis costs beside bare Flask, in interleaved rounds.
 
-In process it gives CPU seconds; where wrk is installed also requests per second on the server, each layer a process
-of its own. Run it with the Python of a baked service, or by `make bench`. A ratio of 1 is bare Flask.
+In process it measures CPU time; where wrk is installed also requests per second on the server, each
+layer in a process of its own. Run it with the Python of a baked service, or by `make bench`. Bare
+Flask has a ratio of 1.
 """
 
 import contextlib
@@ -28,55 +29,74 @@ sys.path.insert(0, str(SOURCE))
 from flask import Flask
 from werkzeug.test import EnvironBuilder
 
-from service.chassis import edge
-from service.chassis import logs
-from service.chassis import metrics
-from service.chassis import problems
-from service.chassis import server
-from service.chassis import tracing
-from service.chassis.framework import Service
+from service.chassis.http import middleware
+from service.chassis.http import problems
+from service.chassis.http.application import Application
+from service.chassis.server import granian
+from service.chassis.telemetry import logs
+from service.chassis.telemetry import metrics
+from service.chassis.telemetry import tracing
 from service.settings import Settings
 
-BLOCKS, CALLS = 41, 200  # in process
-ROUNDS, SECONDS = 15, 1  # on the server
+BLOCKS = 41  # in process
+CALLS = 200
+ROUNDS = 15  # on the server
+SECONDS = 1
+Served = tuple[subprocess.Popen[bytes], str]  # a process and its URL
+
 LAYERS = {  # each adds to the one above it
     "bare Flask": "",
-    "the application class": "service",
-    "problems, ids, limits, admission": "edge",
-    "metrics": "edge metrics",
-    "one line of JSON a request": "edge metrics logs",
-    "10 % of traces": "edge metrics logs traces",
+    "the application class": "application",
+    "problems, ids, limits, admission": "application middleware",
+    "metrics": "application middleware metrics",
+    "one line of JSON a request": "application middleware metrics logs",
+    "10 % of traces": "application middleware metrics logs traces",
 }
 
 
 def make(layers: str) -> Flask:
-    """One route in bare Flask, or in as much of the chassis as the names say."""
-    app = Service(__name__) if layers else Flask(__name__)
-    app.extensions["health"] = None
-    app.add_url_rule("/v1/products/<sku>", view_func=lambda sku: {"sku": sku, "name": "Tea", "price_cents": 450})
-    if "edge" not in layers:
-        return app
-    settings = Settings(log_level="INFO" if "logs" in layers else "ERROR", log_format="json")
-    logs.init_app(app, settings)
-    problems.init_app(app)
-    edge.init_app(app, settings)
-    if "traces" in layers:
-        tracing.init_app(app, settings)
+    """Make one route in bare Flask, or with those lines of the service's app.py that are named."""
+    app = Application(__name__) if "application" in layers else Flask(__name__)
+    product = {"name": "Tea", "price_cents": 450}
+    app.add_url_rule("/v1/products/<sku>", view_func=lambda sku: {"sku": sku, **product})
+    if isinstance(app, Application):
+        init_app(app, layers)
     return app
 
 
+def init_app(app: Application, layers: str) -> None:
+    """Add the named layers in the order of app.py."""
+    settings = make_settings()
+    if "logs" in layers:
+        logs.init_app(app, settings)
+    if "metrics" in layers:
+        metrics.init_app(app)
+    if "traces" in layers:
+        tracing.init_app(app, settings)
+    if "middleware" in layers:
+        problems.init_app(app)
+        middleware.init_app(app, settings)
+
+
+def make_settings() -> Settings:
+    """Return the settings of every layer; where traces go is in the environment."""
+    return Settings(log_level="INFO", log_format="json", drain_delay=0)
+
+
 def make_served() -> Flask:
-    """The application that a server process serves."""
-    layers = os.environ["LAYERS"]
-    if "metrics" not in layers:
-        metrics.observe = lambda *_: None  # type: ignore[assignment]
-    return make(layers)
+    """Make the application that a server process serves."""
+    return make(os.environ["LAYERS"])
+
+
+def serve(target: str) -> int:
+    """Serve what the factory makes."""
+    settings = make_settings()
+    return granian.serve(settings, target, logs.config(settings))
 
 
 def caller(layers: str) -> Callable[[], float]:
-    """Make a function that gives the CPU seconds of one request."""
+    """Make a function that returns the CPU seconds of one request."""
     app: WSGIApplication = make(layers).wsgi_app
-    observe, sample = metrics.observe if "metrics" in layers else lambda *_: None, tracing.sample
     template = EnvironBuilder(path="/v1/products/tea").get_environ()
 
     def respond(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -84,8 +104,6 @@ def caller(layers: str) -> Callable[[], float]:
             raise RuntimeError(status)
 
     def call() -> float:
-        metrics.observe, tracing.sample = observe, sample  # type: ignore[assignment]
-        logs.access_log.setLevel("INFO" if "logs" in layers else "ERROR")
         environs = [template.copy() for _ in range(CALLS)]
         start = time.thread_time()
         for environ in environs:
@@ -98,11 +116,24 @@ def caller(layers: str) -> Callable[[], float]:
 def in_process() -> None:
     """Print CPU time of a request; the thread that sends spans is not in it."""
     callers = [caller(layers) for layers in LAYERS.values()]
-    output, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)  # the lines are written, as by a service, but nowhere
-    blocks = [[call() for call in callers] for _ in range(BLOCKS)][1:]
-    os.dup2(output, 1)
+    with discarded_output():
+        blocks = [[call() for call in callers] for _ in range(BLOCKS)][1:]
     show_times("in process, with all above it", LAYERS, blocks)
+
+
+@contextlib.contextmanager
+def discarded_output() -> Iterator[None]:
+    """Write standard output, as a service writes its lines, but nowhere."""
+    sys.stdout.flush()
+    output = os.dup(1)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    try:
+        yield
+    finally:
+        os.dup2(output, 1)
+        os.close(output)
+        os.close(null)
 
 
 def show_times(title: str, names: Iterable[str], blocks: list[list[float]]) -> None:
@@ -127,13 +158,20 @@ class Collector(http.server.BaseHTTPRequestHandler):
 
 
 def start(layers: str, script: str = __file__) -> tuple[subprocess.Popen[bytes], str]:
-    """Let the script serve these layers on a free port, by a process of one worker; give it and its URL."""
+    """Let the script serve these layers on a free port; return its process and its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "PYTHONPATH": f"{SOURCE}:{Path(__file__).parent}", "LAYERS": layers, "PORT": str(port)}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{SOURCE}:{Path(__file__).parent}",
+        "LAYERS": layers,
+        "PORT": str(port),
+    }
     command = (sys.executable, script, "serve")
-    process = subprocess.Popen(command, env=environment | {"CONCURRENCY": "8"}, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env=environment | {"CONCURRENCY": "8"}, stdout=subprocess.DEVNULL
+    )
     for _ in range(200):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -155,11 +193,23 @@ def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
 
 def load(url: str, seconds: int, *options: str) -> tuple[float, float]:
     """Requests per second of eight clients that keep their connections, and how many there were."""
-    command = ("wrk", "--threads", "1", "--connections", "8", "--duration", f"{seconds}s", *options, url)
+    command = (
+        "wrk",
+        "--threads",
+        "1",
+        "--connections",
+        "8",
+        "--duration",
+        f"{seconds}s",
+        *options,
+        url,
+    )
     report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in report or "Socket errors" in report:
         raise RuntimeError(report)
-    return float(re.findall(r"Requests/sec: +([\d.]+)", report)[0]), float(re.findall(r"(\d+) requests in", report)[0])
+    rate = re.findall(r"Requests/sec: +([\d.]+)", report)[0]
+    count = re.findall(r"(\d+) requests in", report)[0]
+    return float(rate), float(count)
 
 
 def measure(process: subprocess.Popen[bytes], url: str, *options: str) -> tuple[float, float]:
@@ -170,8 +220,8 @@ def measure(process: subprocess.Popen[bytes], url: str, *options: str) -> tuple[
 
 
 @contextlib.contextmanager
-def serving(layers: Iterable[str], script: str = __file__) -> Iterator[list[tuple[subprocess.Popen[bytes], str]]]:
-    """Serve each of the layers by a process of its own, all at once; give the processes and their URLs."""
+def serving(layers: Iterable[str], script: str = __file__) -> Iterator[list[Served]]:
+    """Serve each of the layers by a process of its own, all at once."""
     served = [start(each, script) for each in layers]
     try:
         yield served
@@ -192,16 +242,18 @@ def on_the_server() -> None:
 
 
 def show_rates(title: str, names: Iterable[str], rounds: list[list[tuple[float, float]]]) -> None:
-    """Print a table of what `measure` gave in each round for each name; ratios are to the first one."""
+    """Print what `measure` returned in each round for each name; ratios are to the first one."""
     print(f"\n| {title} | requests/s | ratio, median of rounds (quartiles) | CPU us | ratio |")
     print("|---|---|---|---|---|")
     for name, row in zip(names, zip(*rounds, strict=True), strict=True):
         ratios = [rate / bare[0][0] for bare, (rate, _) in zip(rounds, row, strict=True)]
         first, ratio, third = statistics.quantiles(ratios, n=4)
         cpu = statistics.median(cost for _, cost in row)
-        cpu_ratio = statistics.median(bare[0][1] / cost for bare, (_, cost) in zip(rounds, row, strict=True))
+        cpu_ratios = [bare[0][1] / cost for bare, (_, cost) in zip(rounds, row, strict=True)]
         rate = statistics.median(rate for rate, _ in row)
-        print(f"| {name} | {rate:.0f} | {ratio:.2f} ({first:.2f} to {third:.2f}) | {cpu * 1e6:.0f} | {cpu_ratio:.2f} |")
+        quartiles = f"{ratio:.2f} ({first:.2f} to {third:.2f})"
+        per_request = f"{cpu * 1e6:.0f} | {statistics.median(cpu_ratios):.2f}"
+        print(f"| {name} | {rate:.0f} | {quartiles} | {per_request} |")
 
 
 def main() -> None:
@@ -209,7 +261,8 @@ def main() -> None:
     collector = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector)
     threading.Thread(target=collector.serve_forever, daemon=True).start()
     os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{collector.server_port}"
-    os.environ.update(OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG="0.1", BIND_ADDRESS="127.0.0.1")
+    os.environ |= {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
+    os.environ["BIND_ADDRESS"] = "127.0.0.1"
     in_process()
     if shutil.which("wrk"):
         on_the_server()
@@ -219,5 +272,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["serve"]:
-        sys.exit(server.serve(Settings(drain_delay=0), "chassis:make_served"))
+        sys.exit(serve("chassis:make_served"))
     main()

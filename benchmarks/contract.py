@@ -1,6 +1,7 @@
-"""What the contract costs: requests per second in process beside bare Flask, in interleaved rounds.
+"""What the contract costs: CPU time in process beside bare Flask, in interleaved rounds.
 
-Run it with the Python of a baked service, or with one that has the service's requirements. A ratio of 1 is bare Flask.
+Run it with the Python of a baked service, or with one that has the service's requirements. Bare
+Flask has a ratio of 1.
 """
 
 import json
@@ -22,11 +23,12 @@ from flask import jsonify
 from flask import request
 
 from service import api
-from service.chassis import problems
-from service.chassis.framework import Service
+from service.chassis.http import problems
+from service.chassis.http.application import Application
 from service.domain import catalogue
 
-ROUNDS, CALLS = 41, 200
+ROUNDS = 41
+CALLS = 200
 BASKET = {"lines": [{"sku": "tea", "quantity": 2}, {"sku": "coffee", "quantity": 1}]}
 REQUESTS: dict[str, dict[str, Any]] = {
     "GET, path parameter": {"path": "/v1/products/tea"},
@@ -60,7 +62,7 @@ def bare() -> Flask:
 
 
 def typed() -> Flask:
-    app = Service(__name__)
+    app = Application(__name__)
     problems.init_app(app)
     api.init_app(app)
     return app
@@ -76,7 +78,9 @@ def caller(app: WSGIApplication, options: dict[str, Any]) -> Callable[[], float]
             raise RuntimeError(f"{options['path']}: {status}")
 
     def call() -> float:
-        environs = [template | {"wsgi.input": EnvironBuilder(data=body).input_stream} for _ in range(CALLS)]
+        environs = [
+            template | {"wsgi.input": EnvironBuilder(data=body).input_stream} for _ in range(CALLS)
+        ]
         start = time.thread_time()
         for environ in environs:
             b"".join(app(environ, respond))
@@ -87,14 +91,20 @@ def caller(app: WSGIApplication, options: dict[str, Any]) -> Callable[[], float]
 
 def main() -> None:
     apps = (bare(), typed())
-    print("| request | bare Flask, us | with the contract, us | ratio, median of rounds (quartiles) |")
+    print(
+        "| request | bare Flask, us | with the contract, us | ratio, median of rounds (quartiles) |"
+    )
     print("|---|---|---|---|")
     for name, options in REQUESTS.items():
         callers = [caller(app, options) for app in apps]
         rounds = [[call() for call in callers] for _ in range(ROUNDS)][1:]
-        first, ratio, third = statistics.quantiles([plain / contract for plain, contract in rounds], n=4)
+        first, ratio, third = statistics.quantiles(
+            [plain / contract for plain, contract in rounds], n=4
+        )
         plain, contract = (1e6 * min(seconds) / CALLS for seconds in zip(*rounds, strict=True))
-        print(f"| {name} | {plain:.1f} | {contract:.1f} | {ratio:.2f} ({first:.2f} to {third:.2f}) |")
+        print(
+            f"| {name} | {plain:.1f} | {contract:.1f} | {ratio:.2f} ({first:.2f} to {third:.2f}) |"
+        )
 
 
 if __name__ == "__main__":

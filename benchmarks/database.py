@@ -1,7 +1,8 @@
-"""What the database's layers cost beside psycopg in bare Flask: read one, list fifty, create one, interleaved.
+"""What the database's layers cost beside psycopg in bare Flask, in interleaved rounds.
 
-It needs Docker for a PostgreSQL of its own, or DATABASE_URL of one to fill. In process it gives CPU seconds; where wrk
-is installed also requests per second on the server. A ratio of 1 is psycopg in bare Flask.
+It reads one order, lists fifty and creates one. It needs Docker for a PostgreSQL of its own, or
+DATABASE_URL of one to fill. In process it measures CPU time; where wrk is installed also requests
+per second on the server. Psycopg in bare Flask has a ratio of 1.
 """
 
 import contextlib
@@ -27,15 +28,17 @@ from psycopg.rows import dict_row
 from werkzeug.test import EnvironBuilder
 
 from service.app import create_app
-from service.chassis import idempotency
-from service.chassis import server
-from service.chassis.database import Database
+from service.chassis.data.connections import Database
+from service.chassis.resources import idempotency
 from service.domain import orders
 from service.settings import Settings
+from service.storage import orders as storage
 
-BLOCKS, CALLS = 21, 50  # in process
+BLOCKS = 21  # in process
+CALLS = 50
 ROUNDS = 9  # on the server, of a second each
-ROWS, PAGE = 10_000, 50
+ROWS = 10_000
+PAGE = 50
 COLUMNS = "id, reference, sku, quantity, status, note, amount_cents, created_at, version"
 GET = f"SELECT {COLUMNS} FROM orders WHERE id = %s"
 LIST = f"SELECT {COLUMNS} FROM orders ORDER BY created_at, id LIMIT %s"
@@ -45,8 +48,8 @@ POST = (
 )
 FILL = (
     "INSERT INTO orders (id, reference, sku, quantity, status, amount_cents, created_at, version)"
-    " SELECT gen_random_uuid(), gen_random_uuid(), 'tea', 1, 'open', 425, now() - n * interval '1 s', 1"
-    f" FROM generate_series(1, {ROWS}) AS n"
+    " SELECT gen_random_uuid(), gen_random_uuid(), 'tea', 1, 'open', 425,"
+    " now() - n * interval '1 s', 1 FROM generate_series(1, %s) AS n"
 )
 WRK = """
 local count, salt = 0, "%s"
@@ -76,8 +79,12 @@ class Pool:
 
 def by_psycopg(settings: Settings) -> Flask:
     """Three routes as a hurried person writes them, each one statement in autocommit."""
-    app, pool = Flask(__name__), Pool(plain_url(), settings.concurrency)
-    app.add_url_rule("/v1/orders/<uuid:number>", view_func=lambda number: (pool.ask(GET, number) or abort(404))[0])
+    app = Flask(__name__)
+    pool = Pool(plain_url(), settings.concurrency)
+
+    @app.get("/v1/orders/<uuid:order_id>")
+    def get_order(order_id: uuid.UUID) -> Any:
+        return (pool.ask(GET, order_id) or abort(404))[0]
 
     @app.get("/v1/orders")
     def list_orders() -> Any:
@@ -86,31 +93,36 @@ def by_psycopg(settings: Settings) -> Flask:
     @app.post("/v1/orders")
     def create_order() -> Any:
         body: Any = request.get_json()
-        return pool.ask(POST, body["reference"], body["sku"], body["quantity"], body["quantity"])[0], 201
+        values = (body["reference"], body["sku"], body["quantity"], body["quantity"])
+        return pool.ask(POST, *values)[0], 201
 
     return app
 
 
 def by_core(settings: Settings) -> Flask:
     """The same routes with the service's own statements, in bare Flask."""
-    app, database = Flask(__name__), Database(settings)
+    app = Flask(__name__)
+    database = Database(settings, settings.concurrency)
 
-    @app.get("/v1/orders/<uuid:number>")
-    def get_order(number: uuid.UUID) -> Any:
+    @app.get("/v1/orders/<uuid:order_id>")
+    def get_order(order_id: uuid.UUID) -> Any:
         with database.read() as connection:
-            return vars(orders.get(connection, number) or abort(404))
+            return vars(storage.get(connection, order_id) or abort(404))
 
     @app.get("/v1/orders")
     def list_orders() -> Any:
+        limit = int(request.args["limit"])
         with database.read() as connection:
-            found = orders.page(connection, "created_at", {}, None, int(request.args["limit"]))
+            found = storage.list_page(connection, "created_at", {}, None, limit)
         return {"items": [vars(order) for order in found]}
 
     @app.post("/v1/orders")
     def create_order() -> Any:
         body: Any = request.get_json()
         with database.transaction() as connection:
-            return vars(orders.add(connection, orders.Wish(**body, status="open", note=None))), 201
+            order = orders.place(orders.OrderDraft(**body, status="open", note=None))
+            storage.insert(connection, order)
+        return vars(order), 201
 
     return app
 
@@ -120,7 +132,11 @@ LAYERS: dict[str, Callable[[Settings], Flask]] = {
     "the service's statements, bare Flask": by_core,
     "the whole service": create_app,
 }
-REQUESTS = {"GET by id": "/v1/orders/{id}", f"list of {PAGE}": f"/v1/orders?limit={PAGE}", "POST": "/v1/orders"}
+REQUESTS = {
+    "GET by id": "/v1/orders/{id}",
+    f"list of {PAGE}": f"/v1/orders?limit={PAGE}",
+    "POST": "/v1/orders",
+}
 
 
 def plain_url() -> str:
@@ -134,7 +150,7 @@ def make_served() -> Flask:
 
 
 def caller(app: Flask, name: str, path: str) -> Callable[[], float]:
-    """Make a function that gives the CPU seconds of one request; for a new order each time if the name says POST."""
+    """Make a function that returns the CPU seconds of one request; POST places a new order."""
 
     def respond(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         if status[0] != "2":
@@ -156,46 +172,52 @@ def caller(app: Flask, name: str, path: str) -> Callable[[], float]:
     return call
 
 
-def in_process(number: str) -> None:
+def in_process(order_id: str) -> None:
     """Print CPU time of a request, for each kind."""
     apps = [make(Settings.load()) for make in LAYERS.values()]
-    output, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     for name, path in REQUESTS.items():
-        callers = [caller(app, name, path.format(id=number)) for app in apps]
-        os.dup2(null, 1)  # the lines are written, as by a service, but nowhere
-        blocks = [[call() for call in callers] for _ in range(BLOCKS)][1:]
-        os.dup2(output, 1)
+        callers = [caller(app, name, path.format(id=order_id)) for app in apps]
+        with chassis.discarded_output():
+            blocks = [[call() for call in callers] for _ in range(BLOCKS)][1:]
         chassis.show_times(f"{name}, in process", LAYERS, blocks)
 
 
-def on_the_server(number: str) -> None:
+def on_the_server(order_id: str) -> None:
     """Print requests per second, for each kind; all servers live at once and are asked in turn."""
     with chassis.serving(LAYERS, __file__) as served, tempfile.TemporaryDirectory() as folder:
         for name, path in REQUESTS.items():
-            asked = [(process, url + path.format(id=number)) for process, url in served]
-            rounds = [[chassis.measure(*pair, *script(name, Path(folder))) for pair in asked] for _ in range(ROUNDS)]
+            asked = [(process, url + path.format(id=order_id)) for process, url in served]
+            rounds = [measure_round(name, asked, Path(folder)) for _ in range(ROUNDS)]
             chassis.show_rates(f"{name}, on the server", LAYERS, rounds[1:])
 
 
-def script(name: str, folder: Path) -> tuple[str, ...]:
-    """wrk's options: a script that makes new orders, for POST."""
+def measure_round(
+    name: str, asked: list[chassis.Served], folder: Path
+) -> list[tuple[float, float]]:
+    """Measure each server once."""
+    return [chassis.measure(*pair, *wrk_options(name, folder)) for pair in asked]
+
+
+def wrk_options(name: str, folder: Path) -> tuple[str, ...]:
+    """Return wrk's options: for POST a script that places orders which nobody has placed."""
     if name != "POST":
         return ()
-    file = folder / "post.lua"
-    file.write_text(WRK % f"{uuid.uuid4().hex[:20]}-")
-    return ("--script", str(file))
+    script = folder / "post.lua"
+    script.write_text(WRK % f"{uuid.uuid4().hex[:20]}-")
+    return ("--script", str(script))
 
 
 @contextlib.contextmanager
 def postgresql() -> Iterator[None]:
-    """Let DATABASE_URL name a PostgreSQL: the one it names, else a container's for as long as this lasts."""
+    """Let DATABASE_URL name a PostgreSQL: the one it names, else a container's meanwhile."""
     if "DATABASE_URL" in os.environ:
         yield
         return
     options = ("--env", "POSTGRES_HOST_AUTH_METHOD=trust", "--publish", "127.0.0.1::5432")
     container = docker("run", "--detach", *options, "postgres:18")
     try:
-        os.environ["DATABASE_URL"] = f"postgresql://postgres@{docker('port', container, '5432')}/postgres"
+        address = docker("port", container, "5432")
+        os.environ["DATABASE_URL"] = f"postgresql://postgres@{address}/postgres"
         for _ in range(300):
             with contextlib.suppress(psycopg.OperationalError):
                 psycopg.connect(plain_url()).close()
@@ -208,34 +230,35 @@ def postgresql() -> Iterator[None]:
 
 def docker(*arguments: str) -> str:
     """Return what docker prints."""
-    return subprocess.run(("docker", *arguments), capture_output=True, text=True, check=True).stdout.strip()
+    command = ("docker", *arguments)
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def fill() -> str:
     """Make the tables and many orders; return the id of one."""
     engine = Database(Settings.load()).engine
-    for metadata in (orders.ORDERS.metadata, idempotency.metadata):
+    for metadata in (storage.TABLE.metadata, idempotency.metadata):
         metadata.create_all(engine)
     with psycopg.connect(plain_url(), autocommit=True) as connection:
-        connection.execute(FILL)
+        connection.execute(FILL, (ROWS,))
         connection.execute("VACUUM ANALYZE orders")
-        (number,) = connection.execute("SELECT id FROM orders").fetchone() or ("",)
-    return str(number)
+        (order_id,) = connection.execute("SELECT id FROM orders").fetchone() or ("",)
+    return str(order_id)
 
 
 def main() -> None:
     """Print all tables."""
     os.environ |= {"BIND_ADDRESS": "127.0.0.1", "LOG_FORMAT": "json", "CONCURRENCY": "8"}
     with postgresql():
-        number = fill()
-        in_process(number)
+        order_id = fill()
+        in_process(order_id)
         if shutil.which("wrk"):
-            on_the_server(number)
+            on_the_server(order_id)
         else:
             print("\nwrk is not installed: no figures of the server", file=sys.stderr)
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["serve"]:
-        sys.exit(server.serve(Settings(drain_delay=0), "database:make_served"))
+        sys.exit(chassis.serve("database:make_served"))
     main()

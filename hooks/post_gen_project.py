@@ -1,4 +1,4 @@
-"""Finish a new service: remove what was not asked for, verify the rest, record where it came from, say what is next."""
+"""Finish a new service: remove what was not asked for, verify the rest, say what is next."""
 
 import sys
 
@@ -22,8 +22,8 @@ except ModuleNotFoundError:  # Python 3.10, on which cookiecutter may run
 
 Wanted = dict[str, tuple[str, ...]]
 
-# Paths that stay only where every question named has one of the answers named. A folder's row covers its files;
-# it is for a folder that holds nothing of the user's, who may bake over a living service.
+# Paths that stay only where every question named has one of the answers named. A folder's row
+# covers its files: none of them is the user's, who may bake over a living service.
 DATABASE: Wanted = {"database": ("postgresql",)}
 OPTIONAL: dict[str, Wanted] = {
     ".github/dependabot.yml": {"ci": ("github",)},
@@ -33,24 +33,23 @@ OPTIONAL: dict[str, Wanted] = {
     "compose.database.yaml": DATABASE,
     "database": DATABASE,
     "database.mk": DATABASE,
-    "migrations": DATABASE,
+    "migrations/env.py": DATABASE,
+    "migrations/lint.py": DATABASE,
+    "migrations/script.py.mako": DATABASE,
+    "migrations/versions/0001_orders.py": DATABASE,
     "src/service/api/orders.py": DATABASE,
-    "src/service/chassis/database.py": DATABASE,
-    "src/service/chassis/database_engine.py": DATABASE,
-    "src/service/chassis/database_metrics.py": DATABASE,
-    "src/service/chassis/database_settings.py": DATABASE,
-    "src/service/chassis/idempotency.py": DATABASE,
-    "src/service/chassis/merge_patch.py": DATABASE,
-    "src/service/chassis/pagination.py": DATABASE,
-    "src/service/chassis/preconditions.py": DATABASE,
+    "src/service/chassis/data": DATABASE,
+    "src/service/chassis/resources": DATABASE,
     "src/service/domain/orders.py": DATABASE,
-    "src/service/domain/tables.py": DATABASE,
     "src/service/seed.py": DATABASE,
-    "tests/database_fixtures.py": DATABASE,
-    "tests/test_database.py": DATABASE,
+    "src/service/storage/__init__.py": DATABASE,
+    "src/service/storage/orders.py": DATABASE,
+    "tests/api/test_orders.py": DATABASE,
+    "tests/chassis/data": DATABASE,
+    "tests/chassis/resources": DATABASE,
+    "tests/database.py": DATABASE,
     "tests/test_database_files.py": DATABASE,
     "tests/test_migrations.py": DATABASE,
-    "tests/test_orders.py": DATABASE,
 }
 # Tags of operations in openapi.json, which as JSON can hold no condition.
 OPERATIONS = {"orders": DATABASE}
@@ -70,7 +69,7 @@ def applies(wanted: Wanted, answers: Mapping[str, Any]) -> bool:
 
 
 def prune(root: Path, answers: Mapping[str, Any]) -> None:
-    """Remove from `root` the optional paths that the answers do not ask for, and folders that this empties."""
+    """Remove what the answers do not ask for from `root`, and the folders that this empties."""
     for path, wanted in OPTIONAL.items():
         if applies(wanted, answers):
             continue
@@ -81,11 +80,13 @@ def prune(root: Path, answers: Mapping[str, Any]) -> None:
 
 
 def prune_contract(path: Path, answers: Mapping[str, Any]) -> None:
-    """Remove from an OpenAPI document the operations that the answers do not ask for, and their schemas."""
+    """Remove the operations that the answers do not ask for from an OpenAPI document."""
     unwanted = {tag for tag, wanted in OPERATIONS.items() if not applies(wanted, answers)}
     document = json.loads(path.read_text(encoding="utf-8"))
-    paths, schemas = document["paths"], document["components"]["schemas"]
-    for name in [name for name, item in paths.items() if unwanted.intersection(next(iter(item.values()))["tags"])]:
+    paths = document["paths"]
+    schemas = document["components"]["schemas"]
+    tags = {name: next(iter(item.values()))["tags"] for name, item in paths.items()}
+    for name in [name for name in paths if unwanted.intersection(tags[name])]:
         del paths[name]
     unused = [""]
     while unused:
@@ -97,7 +98,7 @@ def prune_contract(path: Path, answers: Mapping[str, Any]) -> None:
 
 
 def write_secrets(root: Path, answers: Mapping[str, Any]) -> None:
-    """Write the development values that are asked for and not there, readable for the users of containers."""
+    """Write the development values that are asked for and missing, readable in containers."""
     for name, wanted in SECRETS.items():
         path = root / name
         if applies(wanted, answers) and not path.exists():
@@ -126,11 +127,12 @@ def faults(root: Path) -> list[str]:
 def files(root: Path) -> list[Path]:
     """Return the service's files, those of git and the secrets left out."""
     others = {".git", ".secrets"}
-    return sorted(p for p in root.rglob("*") if p.is_file() and others.isdisjoint(p.relative_to(root).parts))
+    found = [path for path in root.rglob("*") if path.is_file()]
+    return sorted(path for path in found if others.isdisjoint(path.relative_to(root).parts))
 
 
 def parse(suffix: str, text: str) -> None:
-    """Raise ValueError or SyntaxError where `text` is no document of the kind that `suffix` names."""
+    """Raise ValueError or SyntaxError where `text` is not what `suffix` says."""
     if suffix == ".py":
         ast.parse(text)
     elif suffix == ".json":
@@ -143,21 +145,23 @@ def git(folder: Path, *arguments: str) -> str | None:
     """Return what git prints, or None where it fails or is not installed."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         command = ("git", "-C", str(folder), *arguments)
-        return subprocess.run(command, capture_output=True, check=True, text=True, timeout=TOOL_SECONDS).stdout.strip()
+        options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": TOOL_SECONDS}
+        return str(subprocess.run(command, check=True, **options).stdout).strip()
     return None
 
 
 def record(root: Path, answers: Mapping[str, Any], template: Path) -> str | None:
-    """Write `.cruft.json`, by which `cruft update` knows the template's version; return why where it can't."""
+    """Write `.cruft.json`, by which `cruft update` knows the version; return why if it can't."""
     if git(template, "rev-parse", "--show-prefix") != "":
         return "the template is no git clone"
     if git(template, "status", "--porcelain") != "":
         return "the template has uncommitted changes"
+    given = {name: value for name, value in answers.items() if not name.startswith("_")}
     state = {
         "template": git(template, "remote", "get-url", "origin") or str(template),
         "commit": git(template, "rev-parse", "HEAD"),
         "checkout": answers.get("_checkout"),
-        "context": {"cookiecutter": {name: value for name, value in answers.items() if not name.startswith("_")}},
+        "context": {"cookiecutter": given},
         "directory": None,
     }
     (root / ".cruft.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
@@ -166,7 +170,7 @@ def record(root: Path, answers: Mapping[str, Any], template: Path) -> str | None
 
 def start_tools(root: Path) -> dict[str, "subprocess.Popen[bytes]"]:
     """Start the optional checkers that are installed; they run beside the rest of the hook."""
-    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     return {
         name: subprocess.Popen(command, cwd=root, **quiet)
         for name, command in TOOLS.items()
@@ -186,10 +190,12 @@ def verdict(process: "subprocess.Popen[bytes]") -> str:
 
 def report(root: Path, slug: str, checks: list[str], alone: bool) -> None:
     """Print what was checked and the next three commands."""
+    by_docker = f"docker run --rm -d -p 5000:5000 {slug}"
+    by_compose = "docker compose up --no-build --detach --wait"
     print(f"{slug}: {len(files(root))} files. Checked: {'; '.join(checks)}.")
     print("Next, with Docker (or with Python alone: make run):")
     print(f"  cd {slug} && docker build -t {slug} .")
-    print(f"  docker run --rm -d -p 5000:5000 {slug}" if alone else "  docker compose up --no-build --detach --wait")
+    print(f"  {by_docker if alone else by_compose}")
     print("  curl --retry 20 --retry-delay 1 --retry-all-errors localhost:5000/v1/products/tea")
 
 
@@ -198,10 +204,11 @@ def main(root: Path, answers: Mapping[str, Any], template: Path) -> int:
     prune(root, answers)
     prune_contract(root / "openapi.json", answers)
     if found := faults(root):
-        print("This is a fault of the template, please report it:", *found, sep="\n  ", file=sys.stderr)
+        told = ["This is a fault of the template, please report it:", *found]
+        print(*told, sep="\n  ", file=sys.stderr)
         print("Bake with --keep-project-on-failure to look at the files.", file=sys.stderr)
         return 1
-    if "_commit" in answers:  # cruft, which runs hooks in a temporary folder and keeps its own record
+    if "_commit" in answers:  # cruft: it runs hooks in a temporary folder, and keeps its own record
         return 0
     write_secrets(root, answers)
     checks = ["Python, TOML and JSON parse", "no template syntax is left"]

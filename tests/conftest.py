@@ -1,4 +1,4 @@
-"""What the template's tests share: a clean copy of the template, and bakes of it that are made once."""
+"""What the template's tests share: a clean copy of the template, and bakes of it, made once."""
 
 import json
 import os
@@ -18,9 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = "{{cookiecutter.service_slug}}"
 SPECIFICATION = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
 QUESTIONS = {name: default for name, default in SPECIFICATION.items() if not name.startswith("_")}
-CHOICES: dict[str, list[str]] = {name: default for name, default in QUESTIONS.items() if isinstance(default, list)}
+CHOICES: dict[str, list[str]] = {
+    name: default for name, default in QUESTIONS.items() if isinstance(default, list)
+}
 
-# A shell gives its background jobs SIGINT ignored, and what the tests start would ignore Ctrl-C too.
+# A shell ignores SIGINT for its background jobs, and what the tests start would ignore Ctrl-C too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Bake = Callable[..., Path]
@@ -31,7 +33,8 @@ settings.load_profile("repeatable")
 
 def known_files() -> list[str]:
     """Return the repository's files that git knows or would add: none of a tool's caches."""
-    command = ("git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    which = ("-z", "--cached", "--others", "--exclude-standard")
+    command = ("git", "-C", str(ROOT), "ls-files", *which)
     listed = subprocess.run(command, capture_output=True, check=True, text=True).stdout
     return sorted(name for name in listed.split("\0") if name and (ROOT / name).is_file())
 
@@ -45,10 +48,11 @@ def export(target: Path) -> Path:
 
 
 def bake_with(template: Path, output: Path, user_config: Path, **answers: str) -> Path:
-    """Bake without a question into `output`, only git on the PATH, to be quick; return the service's folder."""
+    """Bake into `output`, with only git on the PATH, to be quick; return the service's folder."""
     options = {"output_dir": str(output), "config_file": str(user_config)}
     sys.modules.pop("template_extension", None)
-    tools, modules = str(user_config.parent / "bin"), [str(template), *sys.path]
+    tools = str(user_config.parent / "bin")
+    modules = [str(template), *sys.path]
     with mock.patch.dict(os.environ, PATH=tools), mock.patch.object(sys, "path", modules):
         return Path(cookiecutter(str(template), no_input=True, extra_context=answers, **options))
 
@@ -71,18 +75,20 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def user_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cookiecutter configuration that keeps replays and clones out of the home folder; beside it `bin`, with git."""
+    """A configuration that keeps replays and clones out of the home folder; beside it git."""
     folder = tmp_path_factory.mktemp("config")
     (folder / "bin").mkdir()
     (folder / "bin" / "git").symlink_to(str(shutil.which("git")))
     path = folder / "config.yaml"
-    path.write_text(f"replay_dir: {folder / 'replay'}\ncookiecutters_dir: {folder / 'clones'}\n", encoding="utf-8")
+    folders = {"replay_dir": folder / "replay", "cookiecutters_dir": folder / "clones"}
+    lines = [f"{name}: {place}\n" for name, place in folders.items()]
+    path.write_text("".join(lines), encoding="utf-8")
     return path
 
 
 @pytest.fixture(scope="session")
 def bake(template: Path, user_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Bake:
-    """Return `bake(**answers)`: the folder of the service with these answers, made once and not to be changed."""
+    """Return `bake(**answers)`: the folder of a service, made once and not to be changed."""
     made: dict[tuple[tuple[str, str], ...], Path] = {}
 
     def bake(**answers: str) -> Path:

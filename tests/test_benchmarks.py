@@ -9,21 +9,25 @@ from tests.conftest import ROOT
 
 CHASSIS = """
 import chassis
-chassis.BLOCKS, chassis.CALLS = 5, 3
+chassis.BLOCKS = 5
+chassis.CALLS = 3
 chassis.in_process()
 print('layers', *chassis.LAYERS, sep='\\n')
 """
 DATABASE = """
-import os, database
-database.BLOCKS, database.CALLS, database.ROWS = 5, 3, 60
+import database
+database.BLOCKS = 5
+database.CALLS = 3
+database.ROWS = 60
 with database.postgresql():
     database.in_process(database.fill())
-print('layers', *[name for _ in database.REQUESTS for name in database.LAYERS], sep='\\n')
+names = [name for _ in database.REQUESTS for name in database.LAYERS]
+print('layers', *names, sep='\\n')
 """
 
 
 def measured(python: Path, code: str) -> tuple[list[str], list[str]]:
-    """Run code beside the benchmarks; return what the tables' rows name, and what follows the line `layers`."""
+    """Run code beside the benchmarks; return the names of the tables' rows, and of the layers."""
     command = (python, "-B", "-c", code)
     done = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -44,9 +48,19 @@ def test_the_cost_of_each_layer_of_the_database_is_printed(service_python: Path)
     assert rows == layers
 
 
-@pytest.mark.parametrize(("told", "seconds"), [("850.00us", "0.00085"), ("12.50ms", "0.0125"), ("1.02s", "1.02")])
-def test_a_percentile_of_wrk_s_report_is_read_in_seconds(service_python: Path, told: str, seconds: str) -> None:
-    report = f"  Latency Distribution\n     50%    1.00ms\n     99%  {told}\n  10 requests in 1.00s\n"
-    code = f"import collector; print(round(collector.seconds({report!r}), 6))"
-    done = subprocess.run((service_python, "-B", "-c", code), cwd=ROOT / "benchmarks", capture_output=True, text=True)
+@pytest.mark.parametrize(
+    ("told", "seconds"), [("850.00us", "0.00085"), ("12.50ms", "0.0125"), ("1.02s", "1.02")]
+)
+def test_a_percentile_of_wrk_s_report_is_read_in_seconds(
+    service_python: Path, told: str, seconds: str
+) -> None:
+    distribution = f"     50%    1.00ms\n     99%  {told}\n"
+    report = f"  Latency Distribution\n{distribution}  10 requests in 1.00s\n"
+    command = (
+        service_python,
+        "-B",
+        "-c",
+        f"import collector; print(round(collector.seconds({report!r}), 6))",
+    )
+    done = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True)
     assert done.stdout.strip() == seconds, done.stderr

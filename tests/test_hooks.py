@@ -43,7 +43,8 @@ def test_every_optional_path_exists_in_the_template(path: str) -> None:
 
 @pytest.mark.parametrize("path", hook.OPTIONAL)
 def test_every_optional_path_depends_on_answers_that_exist(path: str) -> None:
-    assert all(set(accepted) < set(CHOICES[question]) for question, accepted in hook.OPTIONAL[path].items())
+    wanted = hook.OPTIONAL[path]
+    assert all(set(accepted) < set(CHOICES[question]) for question, accepted in wanted.items())
 
 
 def test_what_was_not_asked_for_is_removed(tmp_path: Path) -> None:
@@ -76,8 +77,9 @@ def test_a_broken_or_unrendered_file_is_named(tmp_path: Path, name: str, text: s
 
 
 def test_good_files_have_no_fault(tmp_path: Path) -> None:
-    for name, text in {"a.py": "x = 1", "a.toml": "x = 1", "a.json": "{}", "a.yml": "run: ${{ github.ref }}"}.items():
-        write(tmp_path, name, text=text)
+    write(tmp_path, "a.py", "a.toml", text="x = 1")
+    write(tmp_path, "a.json", text="{}")
+    write(tmp_path, "a.yml", text="run: ${{ github.ref }}")
     assert hook.faults(tmp_path) == []
 
 
@@ -86,7 +88,9 @@ def test_a_binary_file_is_no_fault(tmp_path: Path) -> None:
     assert hook.faults(tmp_path) == []
 
 
-def test_a_fault_of_the_template_fails_the_bake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_of_the_template_fails_the_bake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(tmp_path, "openapi.json", text=CONTRACT)
     write(tmp_path, "a.py", text="def f(:")
     assert hook.main(tmp_path, ANSWERS, ROOT) == 1
@@ -106,7 +110,8 @@ def test_the_record_prefers_the_address_that_the_template_was_cloned_from(tmp_pa
     template = repository(tmp_path / "template")
     hook.git(template, "remote", "add", "origin", "https://example.org/template.git")
     hook.record(tmp_path, ANSWERS, template)
-    assert '"https://example.org/template.git"' in (tmp_path / ".cruft.json").read_text(encoding="utf-8")
+    text = (tmp_path / ".cruft.json").read_text(encoding="utf-8")
+    assert '"https://example.org/template.git"' in text
 
 
 def test_a_template_named_by_a_relative_path_is_recorded(
@@ -115,7 +120,8 @@ def test_a_template_named_by_a_relative_path_is_recorded(
     clone = commit(Path(shutil.copytree(template, tmp_path / "clone")))
     monkeypatch.chdir(clone)
     service = bake_with(Path(), tmp_path, user_config)
-    assert json.loads((service / ".cruft.json").read_text(encoding="utf-8"))["template"] == str(clone)
+    state = json.loads((service / ".cruft.json").read_text(encoding="utf-8"))
+    assert state["template"] == str(clone)
 
 
 def test_no_record_is_made_of_a_template_with_uncommitted_changes(tmp_path: Path) -> None:
@@ -126,18 +132,24 @@ def test_no_record_is_made_of_a_template_with_uncommitted_changes(tmp_path: Path
 
 def test_no_record_is_made_of_a_folder_inside_another_repository(tmp_path: Path) -> None:
     write(repository(tmp_path / "outer"), "template/cookiecutter.json")
-    assert hook.record(tmp_path, ANSWERS, tmp_path / "outer" / "template") == "the template is no git clone"
+    refusal = hook.record(tmp_path, ANSWERS, tmp_path / "outer" / "template")
+    assert refusal == "the template is no git clone"
 
 
-def test_a_slow_tool_is_given_up_and_only_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hook, "TOOLS", {"slow": (sys.executable, "-c", "import time; time.sleep(60)")})
+def test_a_slow_tool_is_given_up_and_only_warns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = (sys.executable, "-c", "import time; time.sleep(60)")
+    monkeypatch.setattr(hook, "TOOLS", {"slow": slow})
     monkeypatch.setattr(hook, "TOOL_SECONDS", 0.1)
-    assert [hook.verdict(process) for process in hook.start_tools(tmp_path).values()] == ["no answer in 0.1 s"]
+    process = hook.start_tools(tmp_path)["slow"]
+    assert hook.verdict(process) == "no answer in 0.1 s"
 
 
 def test_a_failing_tool_only_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hook, "TOOLS", {"bad": (sys.executable, "-c", "raise SystemExit(1)")})
-    assert [hook.verdict(process) for process in hook.start_tools(tmp_path).values()] == ["WARNING, run it to see why"]
+    process = hook.start_tools(tmp_path)["bad"]
+    assert hook.verdict(process) == "WARNING, run it to see why"
 
 
 def test_no_tool_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,33 +162,44 @@ def test_a_new_service_is_a_git_repository(bake: Bake) -> None:
     assert hook.git(bake(), "rev-parse", "--show-prefix") == ""
 
 
-def test_no_repository_is_made_inside_another(tmp_path: Path, template: Path, user_config: Path) -> None:
+def test_no_repository_is_made_inside_another(
+    tmp_path: Path, template: Path, user_config: Path
+) -> None:
     repository(tmp_path)
     service = bake_with(template, tmp_path, user_config)
     assert not (service / ".git").exists()
 
 
-def test_under_cruft_the_hook_prunes_and_is_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_under_cruft_the_hook_prunes_and_is_silent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(tmp_path, *hook.OPTIONAL)
     write(tmp_path, "openapi.json", text=CONTRACT)
     assert hook.main(tmp_path, ANSWERS | {"_commit": "0", "ci": "none"}, ROOT) == 0
-    assert ([path.name for path in tmp_path.iterdir()], capsys.readouterr().out) == (["openapi.json"], "")
+    assert [path.name for path in tmp_path.iterdir()] == ["openapi.json"]
+    assert capsys.readouterr().out == ""
+
+
+def operation(tag: str, *schemas: str) -> dict[str, Any]:
+    """Return a path of a contract, whose operation uses these schemas."""
+    uses = [{"$ref": f"#/components/schemas/{name}"} for name in schemas]
+    return {"get": {"tags": [tag], "uses": uses}}
 
 
 def test_the_contract_keeps_only_what_was_asked_for(tmp_path: Path) -> None:
-    path, schemas = tmp_path / "openapi.json", ("Order", "Orders", "Product", "Shared")
-
-    def operation(tag: str, *used: str) -> dict[str, Any]:
-        return {"get": {"tags": [tag], "uses": [{"$ref": f"#/components/schemas/{name}"} for name in used]}}
-
-    components = {
-        name: {"items": {"$ref": "#/components/schemas/Order"}} if name == "Orders" else {} for name in schemas
+    path = tmp_path / "openapi.json"
+    schemas: dict[str, Any] = {name: {} for name in ("Order", "Orders", "Product", "Shared")}
+    schemas["Orders"] = {"items": {"$ref": "#/components/schemas/Order"}}
+    paths = {
+        "/orders": operation("orders", "Orders", "Shared"),
+        "/tea": operation("catalogue", "Product", "Shared"),
     }
-    paths = {"/orders": operation("orders", "Orders", "Shared"), "/tea": operation("catalogue", "Product", "Shared")}
-    write(tmp_path, path.name, text=json.dumps({"paths": paths, "components": {"schemas": components}}))
+    contract = {"paths": paths, "components": {"schemas": schemas}}
+    write(tmp_path, path.name, text=json.dumps(contract))
     hook.prune_contract(path, ANSWERS)
     kept = json.loads(path.read_text(encoding="utf-8"))
-    assert (list(kept["paths"]), list(kept["components"]["schemas"])) == (["/tea"], ["Product", "Shared"])
+    assert list(kept["paths"]) == ["/tea"]
+    assert list(kept["components"]["schemas"]) == ["Product", "Shared"]
 
 
 def test_a_database_gets_secrets_that_git_ignores(bake: Bake) -> None:
@@ -201,7 +224,12 @@ def test_secrets_that_are_there_stay(tmp_path: Path) -> None:
     ],
 )
 def test_the_next_three_commands_are_printed(
-    tmp_path: Path, template: Path, user_config: Path, capfd: pytest.CaptureFixture[str], database: str, command: str
+    tmp_path: Path,
+    template: Path,
+    user_config: Path,
+    capfd: pytest.CaptureFixture[str],
+    database: str,
+    command: str,
 ) -> None:
     bake_with(template, tmp_path, user_config, service_slug="orders", database=database)
     assert [line for line in capfd.readouterr().out.splitlines() if line.startswith("  ")] == [
@@ -244,15 +272,18 @@ def test_the_hook_is_ascii_for_consoles_that_know_no_more() -> None:
 
 
 def test_the_hook_imports_the_standard_library_alone() -> None:
-    imports = [node for node in ast.walk(ast.parse(HOOK.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
-    names = {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}
-    names |= {str(node.module) for node in imports if isinstance(node, ast.ImportFrom)}
+    nodes = list(ast.walk(ast.parse(HOOK.read_text())))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
     assert {name.partition(".")[0] for name in names} < sys.stdlib_module_names
 
 
-def test_the_hook_runs_on_a_console_without_unicode(tmp_path: Path, template: Path, user_config: Path) -> None:
-    command = [sys.executable, "-m", "cookiecutter", "--no-input", "--config-file", str(user_config), str(template)]
+def test_the_hook_runs_on_a_console_without_unicode(
+    tmp_path: Path, template: Path, user_config: Path
+) -> None:
+    options = ("--no-input", "--config-file", str(user_config))
+    answers = ("owner=Équipe 🚀", "service_slug=orders")
+    command = (sys.executable, "-m", "cookiecutter", *options, str(template), *answers)
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    answers = ["owner=Équipe 🚀", "service_slug=orders"]
-    subprocess.run([*command, *answers], check=True, cwd=tmp_path, env=environment, capture_output=True)
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True)
     assert "Équipe 🚀" in (tmp_path / "orders" / "LICENSE").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The template's source as it stands: a project that runs un-rendered, with answers only where they are safe."""
+"""The template's source: a project that runs un-rendered, with answers only where they are safe."""
 
 import ast
 import json
@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,23 @@ from tests.conftest import known_files
 
 EXPRESSION = re.compile(r"\{\{ cookiecutter\.(\w+)((?: \| \w+)*) \}\}")
 TEXTS = {"service_name", "description", "owner"}
-FUNCTION_LINES = 28
+FUNCTION_LINES = 40
+LINE_LENGTH = 100
 SERVICE = [ROOT / name for name in known_files() if name.startswith(f"{FOLDER}/")]
 PYTHON = [path for path in SERVICE if path.suffix == ".py"]
-OWN_PYTHON = [ROOT / "scripts" / "relock", *(ROOT / name for name in known_files() if name.endswith(".py"))]
+SOURCE = [path for path in PYTHON if path.is_relative_to(ROOT / FOLDER / "src")]
+OWN_PYTHON = [ROOT / "scripts/relock", *(ROOT / name for name in known_files() if name[-3:] == ".py")]
+CONTRACTS = [
+    contract["name"]
+    for contract in tomllib.loads((ROOT / FOLDER / "pyproject.toml").read_text("utf-8"))["tool"][
+        "importlinter"
+    ]["contracts"]
+]
+LINT_IMPORTS = (
+    "-c",
+    "from importlinter.cli import lint_imports_command as command; command()",
+    "--no-cache",
+)
 
 
 def label(path: Path) -> str:
@@ -46,7 +61,7 @@ def test_the_templates_own_python_is_clean(command: str, tmp_path: Path) -> None
         ("-m", "ruff", "check", "--no-cache", "."),
         ("-m", "ruff", "format", "--no-cache", "--check", "."),
         ("-m", "mypy"),
-        ("-c", "from importlinter.cli import lint_imports_command as c; c()", "--no-cache"),
+        LINT_IMPORTS,
         ("-m", "pytest", "-q"),
     ],
     ids=["ruff check", "ruff format", "mypy", "layers", "pytest"],
@@ -54,7 +69,10 @@ def test_the_templates_own_python_is_clean(command: str, tmp_path: Path) -> None
 def test_the_service_passes_its_checks_un_rendered(
     service: Path, service_python: Path, command: tuple[str, ...]
 ) -> None:
-    environment = os.environ | {"PATH": f"{service_python.parent}:{os.environ['PATH']}", "PYTHONPATH": "src"}
+    environment = os.environ | {
+        "PATH": f"{service_python.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": "src",
+    }
     subprocess.run((str(service_python), *command), check=True, cwd=service, env=environment)
 
 
@@ -68,6 +86,41 @@ def test_python_holds_no_template_syntax(path: Path) -> None:
 @pytest.mark.parametrize("path", PYTHON, ids=label)
 def test_python_stays_in_the_grammar_that_the_hooks_can_parse(path: Path) -> None:
     ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 10))
+
+
+# What each contract of import-linter forbids: a module of the service, and a line for it.
+BREACHES = [
+    (CONTRACTS[0], "chassis/lifecycle.py", "import service.settings"),
+    (CONTRACTS[0], "domain/catalogue.py", "import service.chassis.project"),
+    (CONTRACTS[0], "settings.py", "import service.api"),
+    (CONTRACTS[0], "other.py", ""),
+    (CONTRACTS[1], "chassis/telemetry/logs.py", "from service.chassis.http import problems"),
+    (CONTRACTS[1], "chassis/server/signals.py", "import service.chassis.http.probes"),
+    (CONTRACTS[1], "chassis/other.py", ""),
+    (CONTRACTS[2], "domain/catalogue.py", "import flask"),
+    (CONTRACTS[2], "domain/catalogue.py", "import pydantic"),
+    (CONTRACTS[3], "chassis/http/probes.py", "import granian"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("contract", "module", "line"), BREACHES)
+def test_a_breach_of_a_contract_is_found(
+    template: Path, service_python: Path, tmp_path: Path, contract: str, module: str, line: str
+) -> None:
+    service = Path(shutil.copytree(template / FOLDER, tmp_path / "service"))
+    with (service / "src" / "service" / module).open("a", encoding="utf-8") as file:
+        file.write(f"\n{line}\n")
+    command = (str(service_python), *LINT_IMPORTS)
+    environment = os.environ | {"PYTHONPATH": "src"}
+    done = subprocess.run(command, cwd=service, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"{contract} BROKEN" in done.stdout
+
+
+def test_every_contract_has_a_breach_that_is_tried() -> None:
+    assert [name for name, _, _ in BREACHES if name not in CONTRACTS] == []
+    assert set(CONTRACTS) == {name for name, _, _ in BREACHES}
 
 
 @pytest.mark.parametrize("path", OWN_PYTHON, ids=label)
@@ -95,7 +148,9 @@ def test_every_expression_is_a_plain_answer(path: Path) -> None:
 
 def test_no_workflow_holds_an_answer() -> None:
     workflows = [path for path in SERVICE if ".github" in path.parts]
-    assert [path.name for path in workflows if "cookiecutter" in path.read_text(encoding="utf-8")] == []
+    assert [
+        path.name for path in workflows if "cookiecutter" in path.read_text(encoding="utf-8")
+    ] == []
 
 
 def test_json_holds_no_condition() -> None:

@@ -1,4 +1,4 @@
-"""`cruft update` brings a newer template into a living service, and turns an option into another later."""
+"""`cruft update` brings a newer template into a living service, and changes options later."""
 
 import json
 import shutil
@@ -23,6 +23,7 @@ EDITED = "src/service/domain/catalogue.py"
 EDIT = "\nMINE = 1\n"
 ADDED = "src/service/domain/mine.py"
 DELETED = "AGENTS.md"
+TEXTS = {"service_slug": "orders", "owner": "Équipe O'Brien"}
 
 
 def clear(folder: Path) -> None:
@@ -32,7 +33,7 @@ def clear(folder: Path) -> None:
 
 
 def older(folder: Path) -> None:
-    """Turn the template in `folder` into an earlier one: a file less, another target, a filter that shouts."""
+    """Turn the template into an earlier one: a file less, another target, a filter that shouts."""
     (folder / FOLDER / ".dockerignore").unlink()
     replace(folder / FOLDER / "Makefile", "help:", "old-help:")
     head = "def markdown(value: str) -> str:\n"
@@ -61,11 +62,14 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=TAGS)
-def living(request: pytest.FixtureRequest, repository: Path, user_config: Path, tmp_path: Path) -> Path:
+def living(
+    request: pytest.FixtureRequest, repository: Path, user_config: Path, tmp_path: Path
+) -> Path:
     """A service baked from a released tag, committed, then edited as its owner does."""
     clone = tmp_path / "clone"
-    subprocess.run(("git", "clone", "--quiet", "--branch", request.param, str(repository), str(clone)), check=True)
-    service = commit(bake_with(clone, tmp_path, user_config, service_slug="orders", owner="Équipe O'Brien"))
+    command = ("git", "clone", "--quiet", "--branch", request.param, str(repository), str(clone))
+    subprocess.run(command, check=True)
+    service = commit(bake_with(clone, tmp_path, user_config, **TEXTS))
     with (service / EDITED).open("a", encoding="utf-8") as file:
         file.write(EDIT)
     (service / ADDED).write_text("OURS = 1\n", encoding="utf-8")
@@ -75,19 +79,25 @@ def living(request: pytest.FixtureRequest, repository: Path, user_config: Path, 
 
 def cruft(service: Path, *arguments: str) -> str:
     command = (str(Path(sys.executable).with_name("cruft")), *arguments)
-    done = subprocess.run(command, cwd=service, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, cwd=service, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def contents(service: Path) -> dict[str, str]:
     paths = {str(path.relative_to(service)): path for path in hook.files(service)}
-    return {name: path.read_text(encoding="utf-8") for name, path in paths.items() if name != ".cruft.json"}
+    return {
+        name: path.read_text(encoding="utf-8")
+        for name, path in paths.items()
+        if name != ".cruft.json"
+    }
 
 
 def expected(repository: Path, output: Path, user_config: Path, **answers: str) -> dict[str, str]:
     """Return what the newest template bakes, with the owner's edits."""
-    fresh = bake_with(repository, output, user_config, service_slug="orders", owner="Équipe O'Brien", **answers)
+    fresh = bake_with(repository, output, user_config, **TEXTS, **answers)
     files = contents(fresh)
     files[EDITED] += EDIT
     files[ADDED] = "OURS = 1\n"
@@ -108,7 +118,8 @@ def test_an_option_is_turned_into_another_later(
 ) -> None:
     cruft(living, "update", "--skip-apply-ask", "--checkout", "main")
     commit(living, "The update")
-    cruft(living, "update", "--skip-apply-ask", "--checkout", "main", "--variables-to-update", json.dumps(answers))
+    variables = ("--variables-to-update", json.dumps(answers))
+    cruft(living, "update", "--skip-apply-ask", "--checkout", "main", *variables)
     assert contents(living) == expected(repository, tmp_path / "fresh", user_config, **answers)
 
 
@@ -120,8 +131,11 @@ def test_a_service_baked_from_the_newest_template_is_up_to_date(
     assert cruft(service, "diff", "--checkout", "main").strip() == ""
 
 
-def test_cruft_itself_bakes_the_same_service(repository: Path, user_config: Path, tmp_path: Path) -> None:
-    config = ("--config-file", str(user_config))
-    cruft(tmp_path, "create", str(repository), "--no-input", *config, "--output-dir", str(tmp_path / "by-cruft"))
+def test_cruft_itself_bakes_the_same_service(
+    repository: Path, user_config: Path, tmp_path: Path
+) -> None:
+    output = ("--output-dir", str(tmp_path / "by-cruft"))
+    options = ("--no-input", "--config-file", str(user_config), *output)
+    cruft(tmp_path, "create", str(repository), *options)
     service = bake_with(repository, tmp_path, user_config)
     assert contents(tmp_path / "by-cruft" / service.name) == contents(service)

@@ -1,4 +1,4 @@
-# What the database adds to the Makefile. DATABASE_URL names the database; without it, SQLite in .data is meant.
+# Database commands of the Makefile. DATABASE_URL names the database; the default is SQLite in .data.
 ALEMBIC := $(BIN)/python -m alembic
 SECRETS := $(addprefix .secrets/,database-superuser database-owner database-application)
 POSTGRES := postgres:18
@@ -9,34 +9,34 @@ OWNED := $(OWNED)|^(compose\.database\.yaml|database\.mk|database/roles\.sh|migr
 
 .PHONY: migrate migration lint-migrations seed backup restore test-previous test-postgres
 
-migrate: .venv/run ## Bring the database to the newest migration
+migrate: .venv/run ## Upgrade the database to the newest migration
 	$(ALEMBIC) upgrade head
 
-migration: .venv/dev migrate ## Write a migration from what changed in the tables (m="add a note to orders")
-	@test -n "$(m)" || { echo 'Say what it does: make migration m="add a note to orders"' >&2; exit 1; }
+migration: .venv/dev migrate ## Generate a migration from the changes to the tables (m="add a note to orders")
+	@test -n "$(m)" || { echo 'Describe it: make migration m="add a note to orders"' >&2; exit 1; }
 	$(ALEMBIC) revision --autogenerate --message "$(m)"
 
-lint-migrations: .venv/dev ## Refuse SQL that would stop the service (database/README.md says how else)
+lint-migrations: .venv/dev ## Refuse unsafe SQL in migrations (database/README.md names the safe ways)
 	$(BIN)/python migrations/lint.py
 
-seed: migrate ## Store some orders to look at, once
+seed: migrate ## Store sample orders, once
 	$(BIN)/python -m service.seed
 
-backup: ## Write the database of `make up` into backups/
+backup: ## Back up the database of `make up` to backups/
 	@mkdir -p backups; file=backups/$$(date -u +%Y%m%dT%H%M%SZ).dump; \
 	$(IN_DATABASE) pg_dump --username postgres --format custom service >$$file && echo "$$file" || { rm -f $$file; exit 1; }
 
-restore: ## Put a backup into the database of `make up` (FILE=backups/...)
+restore: ## Restore a backup to the database of `make up` (FILE=backups/...)
 	$(IN_DATABASE) pg_restore --username postgres --dbname service --clean --if-exists --single-transaction <"$(FILE)"
 
-# A roll-out runs old code on new tables, and so does the way back.
-test-previous: .venv/dev ## Run the tests of the last release, by its tag, on the tables of the newest migration
+# During a rollout and after a rollback, old code runs on new tables.
+test-previous: .venv/dev ## Run the tests of the last release (its tag) on the newest tables
 	@tag=$$(git describe --tags --abbrev=0 2>/dev/null) || { echo "no release has a tag yet"; exit 0; }; \
 	rm -rf $(PREVIOUS) && mkdir $(PREVIOUS) && git archive "$$tag" | tar -x -C $(PREVIOUS) && \
 	if [ ! -d $(PREVIOUS)/migrations ]; then echo "$$tag has no database"; exit 0; fi && \
 	rm -rf $(PREVIOUS)/migrations/versions && cp -R migrations/versions $(PREVIOUS)/migrations && \
 	echo "The tests of $$tag on the newest tables:" && cd $(PREVIOUS) && \
-	$(CURDIR)/$(BIN)/python -m pytest $(addprefix --ignore=tests/test_,migrations.py database_files.py consistency.py server.py) $(ARGS)
+	$(CURDIR)/$(BIN)/python -m pytest $(addprefix --ignore=tests/,test_migrations.py test_database_files.py test_consistency.py chassis/server) $(ARGS)
 
 test-postgres: .venv/dev ## Run the tests on a real PostgreSQL (needs Docker)
 	@trap 'docker rm --force --volumes $(NAME)-test >/dev/null' EXIT INT TERM; \
@@ -48,7 +48,7 @@ test-postgres: .venv/dev ## Run the tests on a real PostgreSQL (needs Docker)
 
 lint: lint-migrations
 
-# A start never migrates; these are for a developer's own SQLite.
+# The service itself never migrates; this is for a developer's own SQLite.
 run dev: $(if $(DATABASE_URL)$(DATABASE_URL_FILE),,migrate)
 
 up smoke: $(SECRETS) .postgres-image
@@ -56,6 +56,6 @@ up smoke: $(SECRETS) .postgres-image
 .postgres-image:
 	@docker image inspect $(POSTGRES) >/dev/null 2>&1 || docker pull --quiet $(POSTGRES)
 
-# Readable for the containers' users; the folder keeps other users of this machine out.
+# Readable by the containers' users; the folder's mode keeps other users of this machine out.
 $(SECRETS):
 	@mkdir -p .secrets && chmod 700 .secrets && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >$@

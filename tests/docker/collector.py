@@ -1,4 +1,4 @@
-"""An OTLP receiver on the test's side: it judges by the protocol's own message classes, and can fail in every way."""
+"""An OTLP receiver on the test's side, strict by the protocol's messages, which can fail too."""
 
 import base64
 import json
@@ -39,7 +39,8 @@ class Collector(ThreadingHTTPServer):
     @property
     def spans(self) -> list[Span]:
         """All spans that came, in their order."""
-        scopes = [scope for sent in self.requests for one in sent.resource_spans for scope in one.scope_spans]
+        resources = [resource for sent in self.requests for resource in sent.resource_spans]
+        scopes = [scope for resource in resources for scope in resource.scope_spans]
         return [span for scope in scopes for span in scope.spans]
 
     def close(self) -> None:
@@ -91,7 +92,7 @@ def traced(port: int) -> tuple[str, ...]:
 
 
 def understood(body: bytes) -> ExportTraceServiceRequest:
-    """Parse OTLP/JSON; raise where a field is unknown, or of another type, or an id is not hexadecimal."""
+    """Parse OTLP/JSON; raise where a field is unknown or malformed, or an id not hexadecimal."""
     # Only ids are hexadecimal: https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
     document = json.loads(body, object_hook=with_ids_as_protobuf_has_them)
     return ParseDict(document, ExportTraceServiceRequest())

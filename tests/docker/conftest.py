@@ -1,4 +1,4 @@
-"""The fixtures of this folder: one image for all tests, and containers of it that end with the test."""
+"""The fixtures of this folder: one image for all tests, and containers that end with a test."""
 
 import uuid
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def image(service: Path) -> Iterator[str]:
 
 @pytest.fixture
 def run(image: str) -> Iterator[Run]:
-    """Return `run(*options, image=...)`, which starts a hardened container on a free port of 127.0.0.1."""
+    """Return `run(*options, image=...)`, which starts a hardened container on a free port."""
     started: list[Container] = []
 
     def start(*options: str, image: str = image) -> Container:

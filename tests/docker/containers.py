@@ -6,13 +6,15 @@ import subprocess
 import time
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", "12345")
+HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=12345")
 START_SECONDS = 60.0
-# Python for inside a container: all processes but the first and this one end as by the kernel's out-of-memory killer.
-KILL_WORKERS = """
+# Python for inside a container: ends all processes but the first and this one, as the kernel's
+# out-of-memory killer does.
+KILL_WORKER = """
 import os
 for name in os.listdir("/proc"):
     if name.isdigit() and int(name) not in (1, os.getpid()):
@@ -21,6 +23,12 @@ for name in os.listdir("/proc"):
 
 Run = Callable[..., "Container"]
 Bake = Callable[..., Path]
+
+
+def told(command: Sequence[str]) -> str:
+    """Return what a command prints, to standard output and error, however it ends."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.stdout
 
 
 def docker(*arguments: str, stdin: str | None = None) -> str:
@@ -56,7 +64,8 @@ class Container:
     @property
     def state(self) -> dict[str, Any]:
         """Docker's view: Status, ExitCode, Health and more."""
-        state: dict[str, Any] = json.loads(docker("inspect", "--format", "{{json .State}}", self.id))
+        text = docker("inspect", "--format", "{{json .State}}", self.id)
+        state: dict[str, Any] = json.loads(text)
         return state
 
     @property
@@ -77,10 +86,10 @@ class Container:
     def logs(self, last: int = 1000) -> str:
         """The last lines that the container wrote, to standard output and error."""
         command = ("docker", "logs", "--tail", str(last), self.id)
-        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+        return told(command)
 
     def lines(self) -> list[dict[str, Any]]:
-        """All lines of its standard output; each must be an object of JSON, whatever else ends a line of text."""
+        """All lines of its standard output; each must be a JSON object."""
         output = subprocess.run(("docker", "logs", self.id), capture_output=True, check=True).stdout
         return [dict(json.loads(line)) for line in output.removesuffix(b"\n").split(b"\n")]
 
@@ -95,7 +104,11 @@ class Container:
 
 
 def ask(
-    port: int, path: str, method: str = "GET", body: str | None = None, headers: Mapping[str, str] | None = None
+    port: int,
+    path: str,
+    method: str = "GET",
+    body: str | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
     """Return status, headers and body of one request on a connection of its own."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -107,9 +120,12 @@ def ask(
         connection.close()
 
 
-def fetch(port: int, path: str, method: str = "GET", body: str | None = None) -> tuple[int, str, bytes]:
+def fetch(
+    port: int, path: str, method: str = "GET", body: str | None = None
+) -> tuple[int, str, bytes]:
     """Return status, content type and body of one request, whose body is JSON."""
-    code, headers, content = ask(port, path, method, body, {"Content-Type": "application/json"} if body else {})
+    sent = {"Content-Type": "application/json"} if body else {}
+    code, headers, content = ask(port, path, method, body, sent)
     return code, headers["Content-Type"], content
 
 
@@ -122,7 +138,8 @@ def status(port: int, path: str) -> int | None:
 
 
 def replaced(folder: Path, service: Path, appended: str) -> tuple[str, str]:
-    """Return the option that mounts the service's app.py, made in `folder`, with lines appended that redefine it."""
+    """Return the option that mounts the service's app.py with lines appended, from `folder`."""
     app = folder / "app.py"
-    app.write_text((service / "src/service/app.py").read_text("utf-8") + appended, "utf-8")
+    text = (service / "src/service/app.py").read_text("utf-8")
+    app.write_text(text + appended, "utf-8")
     return "--volume", f"{app}:/app/src/service/app.py:ro"

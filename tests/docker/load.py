@@ -1,4 +1,4 @@
-"""Clients for a bounded time: some that keep connections alive and follow readiness, some that send slowly."""
+"""Clients for a bounded time: some keep connections and follow readiness, some send slowly."""
 
 import contextlib
 import http.client
@@ -15,7 +15,8 @@ from typing import Any
 from tests.docker.containers import status
 
 SLOW_REQUEST = (
-    b"POST /v1/quotes HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+    b"POST /v1/quotes HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
 )
 
 
@@ -34,7 +35,8 @@ class Answer:
 
     def is_problem(self) -> bool:
         """Whether it is a problem that says its own status."""
-        return self.headers["Content-Type"] == "application/problem+json" and self.json()["status"] == self.status
+        is_typed = self.headers["Content-Type"] == "application/problem+json"
+        return is_typed and self.json()["status"] == self.status
 
 
 class Client:
@@ -45,12 +47,16 @@ class Client:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
     def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """Ask once; `body` is bytes or what JSON knows, `If_Match="*"` a header. Raise OSError or HTTPException."""
+        """Ask once; `body` is bytes or what JSON knows, `If_Match="*"` a header.
+
+        Raise OSError or HTTPException.
+        """
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        given = {"Content-Type": "application/json"} if data else {}
+        given |= {name.replace("_", "-"): value for name, value in headers.items()}
         started = time.monotonic()
         try:
-            self._connection.request(method, path, data, ({"Content-Type": "application/json"} if data else {}) | given)
+            self._connection.request(method, path, data, given)
             reply = self._connection.getresponse()
             return Answer(reply.status, reply.headers, reply.read(), time.monotonic() - started)
         except BaseException:
@@ -63,7 +69,7 @@ class Client:
 
 
 def at_once(port: int, ask: Callable[[Client, int], Answer], count: int) -> list[Answer]:
-    """Let `count` clients, each with a connection of its own and all at the same instant, ask once."""
+    """Let `count` clients, each with a connection of its own, ask once at the same instant."""
     start = threading.Barrier(count)
 
     def take_part(number: int) -> Answer:
@@ -77,14 +83,16 @@ def at_once(port: int, ask: Callable[[Client, int], Answer], count: int) -> list
 
 
 class Load:
-    """Clients that each ask in a closed loop, between entering and leaving; what they got lies in `answers`."""
+    """Clients that ask one request after the other, between entering and leaving."""
 
     def __init__(self, port: int, *asks: Callable[[Client], Answer], pause: float = 0.01) -> None:
         """One client for each of `asks`."""
         self.answers: list[Answer] = []
         self.failures: list[str] = []
         self._leave = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(Client(port), ask, pause)) for ask in asks]
+        self._threads = [
+            threading.Thread(target=self._ask, args=(Client(port), ask, pause)) for ask in asks
+        ]
 
     def _ask(self, client: Client, ask: Callable[[Client], Answer], pause: float) -> None:
         while not self._leave.wait(pause):
@@ -106,14 +114,18 @@ class Load:
 
 
 class KeepAliveLoad:
-    """Threads that ask one path in a closed loop until readiness says otherwise, as behind a load balancer."""
+    """Threads that ask one path until readiness says otherwise, as behind a load balancer."""
 
-    def __init__(self, port: int, path: str, clients: int, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, port: int, path: str, clients: int, headers: Mapping[str, str] | None = None
+    ) -> None:
         """Start the clients."""
         self.answered = 0
         self.slowest = 0.0  # seconds
         self.failures: list[str] = []
-        self._port, self._path, self._headers = port, path, headers or {}
+        self._port = port
+        self._path = path
+        self._headers = headers or {}
         self._leave = threading.Event()
         self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(clients)]
         self._threads.append(threading.Thread(target=self._follow_readiness, daemon=True))
@@ -156,7 +168,7 @@ class KeepAliveLoad:
 
 
 class SlowSenders:
-    """Connections that each send a byte of their body now and then; one that was refused is opened again."""
+    """Connections that each send a byte of a body now and then, and open again when refused."""
 
     def __init__(self, port: int, count: int) -> None:
         """Open all of them; the work is done between entering and leaving."""

@@ -1,4 +1,4 @@
-"""Prometheus and Alertmanager as containers beside the service's, with what the service itself ships, and promtool."""
+"""Prometheus and Alertmanager as containers, with what the service itself ships, and promtool."""
 
 import json
 import subprocess
@@ -10,7 +10,8 @@ from tests.docker.containers import docker
 from tests.docker.containers import fetch
 from tests.docker.containers import status
 
-PROMETHEUS, ALERTMANAGER = "prom/prometheus:v3", "prom/alertmanager:v0"
+PROMETHEUS = "prom/prometheus:v3"
+ALERTMANAGER = "prom/alertmanager:v0"
 
 
 def mount(path: Path, target: str) -> tuple[str, str]:
@@ -39,7 +40,7 @@ class Server:
 
 
 class Prometheus(Server):
-    """Scrapes `service` and evaluates its rules every second, and tells `alertmanager`; keeps exemplars."""
+    """Scrapes `service` and evaluates its rules every second; tells `alertmanager`."""
 
     def __init__(self, network: str, service: Path, folder: Path) -> None:
         """Write its configuration into `folder` and start it."""
@@ -60,7 +61,8 @@ class Prometheus(Server):
     def rules(self) -> list[dict[str, Any]]:
         """Return its rules with their state and health."""
         answer = self.get("/api/v1/rules")
-        return [rule for group in answer["data"]["groups"] for rule in group["rules"]] if answer else []
+        groups = answer["data"]["groups"] if answer else []
+        return [rule for group in groups for rule in group["rules"]]
 
 
 def configuration(service: Path, folder: Path) -> Path:
@@ -83,19 +85,22 @@ class Alertmanager(Server):
     def __init__(self, network: str, folder: Path) -> None:
         """Write its configuration into `folder` and start it."""
         config = folder / "alertmanager.yml"
-        config.write_text(json.dumps({"route": {"receiver": "nobody"}, "receivers": [{"name": "nobody"}]}))
-        super().__init__(
-            network, "alertmanager", 9093, *mount(config, "/etc/alertmanager/alertmanager.yml"), ALERTMANAGER
-        )
+        nobody = {"route": {"receiver": "nobody"}, "receivers": [{"name": "nobody"}]}
+        config.write_text(json.dumps(nobody))
+        options = mount(config, "/etc/alertmanager/alertmanager.yml")
+        super().__init__(network, "alertmanager", 9093, *options, ALERTMANAGER)
 
     def alerts(self) -> dict[str, dict[str, Any]]:
         """Return what it was told, by the alert's name."""
         return {alert["labels"]["alertname"]: alert for alert in self.get("/api/v2/alerts") or ()}
 
 
-def promtool(*arguments: str, files: tuple[Path, ...] = (), stdin: str | None = None) -> tuple[int, str]:
+def promtool(
+    *arguments: str, files: tuple[Path, ...] = (), stdin: str | None = None
+) -> tuple[int, str]:
     """Return the status and what promtool says; it finds the files in its working folder."""
     mounts = [part for file in files for part in mount(file, f"/mounted/{file.name}")]
-    command = ("docker", "run", "--rm", "--interactive", "--workdir", "/mounted", "--entrypoint", "promtool", *mounts)
-    done = subprocess.run((*command, PROMETHEUS, *arguments), input=stdin, capture_output=True, text=True)
+    options = ("--rm", "--interactive", "--workdir=/mounted", "--entrypoint=promtool", *mounts)
+    command = ("docker", "run", *options, PROMETHEUS, *arguments)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr

@@ -28,11 +28,14 @@ class Project:
         """Compose's name of the database."""
         return f"{self.service.name}-db"
 
-    def run(self, *command: str, stdin: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, stdin: str | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command in the service's folder, both outputs in one."""
         merged = {**self.environment, **environment}
-        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.run(command, cwd=self.service, env=merged, input=stdin, **streams)
+        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        options = {"cwd": self.service, "env": merged, "input": stdin, "text": True, **streams}
+        return subprocess.run(command, **options)
 
     def compose(self, *arguments: str, stdin: str | None = None) -> str:
         """Run compose, which must succeed."""
@@ -47,16 +50,15 @@ class Project:
         return done.stdout
 
     def container(self, name: str | None = None) -> dict[str, Any]:
-        """What Docker knows of the container of one of compose's services, of the service itself by default."""
+        """What Docker knows of the container of compose's service, by default our own."""
         (found,) = self._containers(service=name or self.service.name, oneoff="False")
         inspected: list[dict[str, Any]] = json.loads(docker("inspect", found))
         return inspected[0]
 
     def told(self) -> str:
         """All that Docker tells of the project's containers: their logs, and what inspect shows."""
-        return "".join(
-            self.run("docker", what, one).stdout for one in self._containers() for what in ("logs", "inspect")
-        )
+        commands = [(what, one) for one in self._containers() for what in ("logs", "inspect")]
+        return "".join(self.run("docker", *command).stdout for command in commands)
 
     def _containers(self, **labels: str) -> list[str]:
         filters = {"project": self.service.name, **labels}.items()
@@ -69,7 +71,7 @@ class Project:
 
     @contextmanager
     def replica(self, *options: str) -> Iterator[int]:
-        """Run one more container of the service, with `docker compose run`'s options; give its port of 127.0.0.1."""
+        """Run one more container, with `docker compose run`'s options; yield its port."""
         run = ("run", "--detach", "--no-deps", "--publish", "127.0.0.1::5000", *options)
         container = self.compose(*run, self.service.name).split()[-1]
         try:
@@ -78,15 +80,19 @@ class Project:
             docker("rm", "--force", container)
 
     def sql(self, statement: str, user: str = "postgres") -> str:
-        """Run SQL in the database; return rows as lines with `|` between values. Fail where PostgreSQL refuses."""
-        command = ("exec", "-T", self.database, "psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align")
-        connect = ("--set=ON_ERROR_STOP=1", f"--username={user}", "--dbname=service")
-        return self.compose(*command, *connect, stdin=statement).strip()
+        """Run SQL in the database; return rows as lines with `|` between values.
+
+        Fail where PostgreSQL refuses.
+        """
+        plain = ("--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1")
+        psql = ("psql", *plain, f"--username={user}", "--dbname=service")
+        return self.compose("exec", "-T", self.database, *psql, stdin=statement).strip()
 
     @contextmanager
     def holding(self, statement: str) -> Iterator[None]:
         """Hold what the statement locks, in a transaction that stays open."""
-        command = ("docker", "compose", "exec", "-T", self.database, "psql", "--username=postgres", "--dbname=service")
+        psql = ("psql", "--username=postgres", "--dbname=service")
+        command = ("docker", "compose", "exec", "-T", self.database, *psql)
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         with subprocess.Popen(command, cwd=self.service, env=self.environment, **pipes) as holder:
             assert holder.stdin is not None
@@ -105,7 +111,8 @@ class Project:
 def deployed(bake: Bake, folder: Path, **answers: str) -> Iterator[Project]:
     """Build the image of a service with these answers; in the end remove what it left in Docker."""
     slug = f"deployed-{uuid.uuid4().hex[:8]}"
-    project = Project(shutil.copytree(bake(service_slug=slug, **answers), folder / slug), f"{slug}:test")
+    service = shutil.copytree(bake(service_slug=slug, **answers), folder / slug)
+    project = Project(service, f"{slug}:test")
     try:
         project.make("image")
         yield project

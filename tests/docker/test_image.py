@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.docker.containers import KILL_WORKERS
+from tests.docker.containers import KILL_WORKER
 from tests.docker.containers import Bake
 from tests.docker.containers import Run
 from tests.docker.containers import build
@@ -30,14 +30,19 @@ pytestmark = pytest.mark.docker
 def test_docker_and_hadolint_find_nothing_in_the_dockerfile(service: Path) -> None:
     docker("build", "--check", str(service))
     hadolint = Path(sys.executable).with_name("hadolint")
-    assert subprocess.run((hadolint, service / "Dockerfile"), capture_output=True, text=True).stdout == ""
+    command = (hadolint, service / "Dockerfile")
+    assert subprocess.run(command, capture_output=True, text=True).stdout == ""
 
 
 def test_the_labels_say_what_the_image_holds(image: str) -> None:
     labels = json.loads(docker("inspect", "--format", "{{json .Config.Labels}}", image))
     prefix = "org.opencontainers.image."
-    said = {name.removeprefix(prefix): text for name, text in labels.items() if name.startswith(prefix)}
-    assert said == {"title": "flask-microservice", "version": "1.2.3", "revision": "abc"}
+    said = {name: text for name, text in labels.items() if name.startswith(prefix)}
+    assert said == {
+        f"{prefix}title": "flask-microservice",
+        f"{prefix}version": "1.2.3",
+        f"{prefix}revision": "abc",
+    }
 
 
 def test_the_image_runs_as_a_numeric_user_and_holds_no_shell_form(image: str) -> None:
@@ -61,26 +66,31 @@ def test_the_image_has_no_installer_for_its_packages(image: str) -> None:
 
 def test_a_start_compiles_almost_nothing(image: str) -> None:
     code = (
-        "import importlib.util, os, sys, service.__main__, service.app, service.chassis.server\n"
+        "import os, sys, service.__main__, service.app, service.chassis.server.granian\n"
+        "from importlib.util import cache_from_source\n"
         "files = [getattr(m, '__file__', None) or '' for m in sys.modules.values()]\n"
-        "cached = [os.path.exists(importlib.util.cache_from_source(f)) for f in files if f.endswith('.py')]\n"
+        "files = [file for file in files if file.endswith('.py')]\n"
+        "cached = [os.path.exists(cache_from_source(file)) for file in files]\n"
         "print(len(cached), cached.count(False))"
     )
     imported, missing = map(int, docker("run", "--rm", image, "python", "-c", code).split())
     assert missing < imported / 20
 
 
-def test_an_edit_of_the_source_leaves_the_dependencies_as_they_are(service: Path, image: str, tmp_path: Path) -> None:
+def test_an_edit_of_the_source_leaves_the_dependencies_as_they_are(
+    service: Path, image: str, tmp_path: Path
+) -> None:
     edited = shutil.copytree(service, tmp_path / "service")
     with (edited / "src/service/app.py").open("a", encoding="utf-8") as file:
         file.write(f"# edited {time.time_ns()}\n")
     steps = build(edited, f"{image}:edited").split("\n\n")
-    redone = [step.splitlines()[0].partition("] ")[2] for step in steps if " RUN " in step and "CACHED" not in step]
+    redone = [step for step in steps if " RUN " in step and "CACHED" not in step]
+    redone = [step.splitlines()[0].partition("] ")[2] for step in redone]
     assert [command.partition(" -R")[0] for command in redone] == ["RUN chmod"]
 
 
 def rootfs_digest(service: Path, folder: Path, mtime: float) -> str:
-    """Build a copy of the service, dated `mtime`, without cache; return the digest of all files, times and modes."""
+    """Build a copy of the service, dated `mtime`, without cache; return the digest of its files."""
     context = shutil.copytree(service, folder / "context")
     for path in context.rglob("*"):
         os.utime(path, (mtime, mtime))
@@ -95,7 +105,8 @@ def rootfs_digest(service: Path, folder: Path, mtime: float) -> str:
 def test_two_builds_of_one_source_give_the_same_bytes(service: Path, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    assert rootfs_digest(service, tmp_path / "one", 1e9) == rootfs_digest(service, tmp_path / "two", 1.5e9)
+    one = rootfs_digest(service, tmp_path / "one", 1e9)
+    assert rootfs_digest(service, tmp_path / "two", 1.5e9) == one
 
 
 def test_a_source_that_nobody_else_may_read_still_makes_an_image_that_runs(
@@ -109,7 +120,9 @@ def test_a_source_that_nobody_else_may_read_still_makes_an_image_that_runs(
 
 
 @pytest.mark.parametrize("python_version", ["3.14", "3.13"])
-def test_an_image_of_each_python_runs_hardened(bake: Bake, image: str, run: Run, python_version: str) -> None:
+def test_an_image_of_each_python_runs_hardened(
+    bake: Bake, image: str, run: Run, python_version: str
+) -> None:
     tag = f"{image}:{python_version}"
     build(bake(python_version=python_version), tag)
     container = run(image=tag).wait_until_ready()
@@ -134,9 +147,10 @@ def test_the_health_check_turns_healthy(run: Run, options: tuple[str, ...]) -> N
 
 def test_the_health_check_fails_where_nothing_answers(run: Run) -> None:
     container = run().wait_until_ready()
-    check = json.loads(docker("inspect", "--format", "{{json .Config.Healthcheck.Test}}", container.id))[1:]
-    done = subprocess.run(("docker", "exec", "--env", "PORT=5001", container.id, *check), capture_output=True)
-    assert done.returncode == 1
+    shown = docker("inspect", "--format", "{{json .Config.Healthcheck.Test}}", container.id)
+    check = json.loads(shown)[1:]
+    command = ("docker", "exec", "--env", "PORT=5001", container.id, *check)
+    assert subprocess.run(command, capture_output=True).returncode == 1
 
 
 def test_every_operation_without_parameters_answers(run: Run) -> None:
@@ -162,7 +176,8 @@ def test_the_metrics_parse_and_count_the_requests(run: Run) -> None:
     port = run().wait_until_ready().port
     for _ in range(3):
         fetch(port, "/v1/products")
-    families = {family.name: family for family in text_string_to_metric_families(fetch(port, "/metrics")[2].decode())}
+    text = fetch(port, "/metrics")[2].decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
     samples = families["http_server_request_duration_seconds"].samples
     assert [sample.value for sample in samples if sample.name.endswith("_count")] == [3]
 
@@ -175,7 +190,9 @@ def test_clients_that_follow_readiness_lose_no_request_when_it_stops(run: Run) -
     docker("kill", "--signal", "TERM", container.id)
     code = container.exit_code()
     load.join(seconds=10)
-    assert (load.failures, load.answered > 100, code, time.monotonic() - started < 22) == ([], True, 0, True)
+    assert (load.failures, code) == ([], 0)
+    assert load.answered > 100
+    assert time.monotonic() - started < 22
 
 
 def test_probes_answer_within_50_ms_while_200_slow_requests_hang(run: Run) -> None:
@@ -188,8 +205,9 @@ def test_probes_answer_within_50_ms_while_200_slow_requests_hang(run: Run) -> No
 
 
 def probe_for(duration: float, port: int) -> list[float]:
-    """Ask `/livez` on new connections for so many seconds and return what each answer took; all must be 200."""
-    until, taken = time.monotonic() + duration, []
+    """Ask `/livez` on new connections for so many seconds; return what each answer took."""
+    until = time.monotonic() + duration
+    taken = []
     while (started := time.monotonic()) < until:
         assert status(port, "/livez") == 200
         taken.append(time.monotonic() - started)
@@ -199,31 +217,33 @@ def probe_for(duration: float, port: int) -> list[float]:
 
 def test_a_killed_worker_ends_the_container_with_an_error(run: Run) -> None:
     container = run().wait_until_ready()
-    container.python(KILL_WORKERS)
+    container.python(KILL_WORKER)
     assert container.exit_code() == 1
 
 
 def test_a_port_in_use_ends_the_start_with_one_line(run: Run) -> None:
     first = run().wait_until_ready()
     second = run("--network", f"container:{first.id}")
-    assert (second.exit_code(), second.logs()) == (1, "cannot listen on 0.0.0.0 port 5000: Address already in use\n")
+    assert second.exit_code() == 1
+    assert second.logs() == "cannot listen on 0.0.0.0 port 5000: Address already in use\n"
 
 
 def test_bad_settings_are_all_told_at_once(run: Run) -> None:
-    container = run("--env", "PORT=none", "--env", "WORKERS=0")
-    code, lines = container.exit_code(), container.logs().splitlines()
-    assert (code, [line.split(": ")[1] for line in lines]) == (2, ["PORT", "WORKERS"])
+    container = run("--env", "PORT=none", "--env", "CONCURRENCY=0")
+    assert container.exit_code() == 2
+    named = [line.split(": ")[1] for line in container.logs().splitlines()]
+    assert named == ["PORT", "CONCURRENCY"]
 
 
 def test_a_failing_start_is_told_once(run: Run, service: Path, tmp_path: Path) -> None:
-    container = run(
-        *replaced(tmp_path, service, "\n\ndef create_app(settings=None):\n    raise RuntimeError('broken')\n")
-    )
+    broken = "\n\ndef create_app(settings=None):\n    raise RuntimeError('broken')\n"
+    container = run(*replaced(tmp_path, service, broken))
     assert (container.exit_code(), container.logs().count("RuntimeError: broken")) == (3, 1)
 
 
 def test_sigterm_during_the_start_ends_it(run: Run, service: Path, tmp_path: Path) -> None:
-    slow = "\n\ndef create_app(settings=None):\n    print('loading', flush=True)\n    import time\n    time.sleep(60)\n"
+    steps = ("import time", "print('loading', flush=True)", "time.sleep(60)")
+    slow = "\n    ".join(("\n\ndef create_app(settings=None):", *steps, ""))
     container = run(*replaced(tmp_path, service, slow))
     eventually(lambda: "loading" in container.logs(), "loading")
     docker("kill", "--signal", "TERM", container.id)

@@ -1,4 +1,4 @@
-"""A release that changes the tables of a running service: migrated under load, the release before it works on."""
+"""A release that changes the tables of a running service: the release before it works on."""
 
 import subprocess
 import time
@@ -28,13 +28,14 @@ INSERT INTO orders (reference, sku, quantity, status, amount_cents, id, created_
 SELECT 'OLD-' || n, 'tea', 1, 'open', 425, gen_random_uuid(), now() - n * interval '1 second', 1
 FROM generate_series(1, {ROWS}) AS n
 """
-# What the next release brings: expanded first, filled in small transactions, then held by a constraint.
+# The next release: expanded first, filled in small transactions, then held by a constraint.
 EXPAND = """
     op.add_column("orders", sa.Column("priority", sa.Integer(), nullable=True))
     op.alter_column("orders", "priority", server_default="1")
 """
 BACKFILL = """
-    batch = "UPDATE orders SET priority = 1 WHERE id IN (SELECT id FROM orders WHERE priority IS NULL LIMIT 500)"
+    some = "SELECT id FROM orders WHERE priority IS NULL LIMIT 500"
+    batch = f"UPDATE orders SET priority = 1 WHERE id IN ({some})"
     with op.get_context().autocommit_block():
         while op.get_bind().exec_driver_sql(batch).rowcount:
             pass
@@ -42,7 +43,8 @@ BACKFILL = """
         op.execute("SELECT pg_sleep(3)")  # so that the other job has to wait
 """
 CONSTRAIN = """
-    op.execute("ALTER TABLE orders ADD CONSTRAINT ck_orders_priority CHECK (priority IS NOT NULL) NOT VALID")
+    check = "CONSTRAINT ck_orders_priority CHECK (priority IS NOT NULL) NOT VALID"
+    op.execute(f"ALTER TABLE orders ADD {check}")
     with op.get_context().autocommit_block():
         op.execute("ALTER TABLE orders VALIDATE CONSTRAINT ck_orders_priority")
 """
@@ -61,7 +63,7 @@ def upgrade() -> None:{steps}
 
 @pytest.fixture(scope="module")
 def project(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """The service of `make up` with many rows; the image of the next release has a tag of its own."""
+    """The service of `make up` with many rows, and the image of the next release."""
     with deployed(bake, tmp_path_factory.mktemp("migrations"), database="postgresql") as project:
         project.make("up")
         project.sql(FILL)
@@ -81,10 +83,16 @@ def next_image(project: Project) -> str:
 
 def start_migration(project: Project) -> subprocess.Popen[str]:
     """Start the job of the next release."""
-    command = ("docker", "compose", "run", "--rm", "--no-deps", "-T", f"{project.service.name}-migrate")
+    job = ("run", "--rm", "--no-deps", "-T", f"{project.service.name}-migrate")
     environment = project.environment | {"IMAGE": next_image(project)}
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=project.service, env=environment, **streams)  # type: ignore[call-overload, no-any-return]
+    return subprocess.Popen(
+        ("docker", "compose", *job),
+        cwd=project.service,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def version(project: Project) -> str:
@@ -93,13 +101,15 @@ def version(project: Project) -> str:
 
 
 def live(client: Client) -> Answer:
-    """Take an order through its life; return the first answer that is none of success, else the last."""
+    """Take an order through its life; return the first answer that is no success, else the last."""
     made = client("POST", "/v1/orders", TEA | {"reference": uuid.uuid4().hex})
     if made.status != 201:
         return made
     location = made.headers["Location"]
-    for method, body in (("GET", None), ("PUT", TEA | {"reference": uuid.uuid4().hex}), ("PATCH", {"quantity": 3})):
-        answer = client(method, location, body, **({} if body is None else {"If-Match": "*"}))
+    replaced = TEA | {"reference": uuid.uuid4().hex}
+    for method, body in (("GET", None), ("PUT", replaced), ("PATCH", {"quantity": 3})):
+        headers = {} if body is None else {"If-Match": "*"}
+        answer = client(method, location, body, **headers)
         if answer.status != 200:
             return answer
     return client("DELETE", location, If_Match="*")
@@ -112,7 +122,7 @@ def read_list(client: Client) -> Answer:
 
 @dataclass
 class Migrated:
-    """What two jobs at once and the clients of the running release saw of the next release's migrations."""
+    """What two jobs at once and clients of the running release saw of the next one's migrations."""
 
     load: Load
     statuses: list[int]
@@ -122,8 +132,14 @@ class Migrated:
 
 @pytest.fixture(scope="module")
 def blocked(project: Project) -> tuple[Load, int, float, str]:
-    """Let the job find a lock that somebody holds; give clients' load, exit status, seconds and revision after it."""
-    with project.holding("LOCK TABLE orders IN ACCESS SHARE MODE"), Load(project.port(), live, read_list) as load:
+    """Let the job find a lock that somebody holds.
+
+    Return the clients' load, the job's exit status and seconds, and the revision after it.
+    """
+    with (
+        project.holding("LOCK TABLE orders IN ACCESS SHARE MODE"),
+        Load(project.port(), live, read_list) as load,
+    ):
         started = time.monotonic()
         job = start_migration(project)
         job.communicate(timeout=60)
@@ -150,7 +166,8 @@ def failed(load: Load) -> list[Answer]:
 
 
 def test_the_service_itself_cannot_migrate(project: Project) -> None:
-    done = project.run("docker", "compose", "exec", "-T", project.service.name, "alembic", "downgrade", "base")
+    downgrade = ("exec", "-T", project.service.name, "alembic", "downgrade", "base")
+    done = project.run("docker", "compose", *downgrade)
     assert done.returncode != 0
     assert "must be owner of table" in done.stdout
     assert version(project) == "0001"
@@ -162,7 +179,9 @@ def test_a_migration_that_finds_a_lock_gives_up(blocked: tuple[Load, int, float,
     assert seconds < 15
 
 
-def test_no_request_fails_behind_a_migration_that_waits_for_a_lock(blocked: tuple[Load, int, float, str]) -> None:
+def test_no_request_fails_behind_a_migration_that_waits_for_a_lock(
+    blocked: tuple[Load, int, float, str],
+) -> None:
     load = blocked[0]
     assert (load.failures, failed(load)) == ([], [])
     assert len(load.answers) > 20
@@ -184,7 +203,8 @@ def test_no_request_fails_while_the_tables_change(migrated: Migrated) -> None:
 def test_every_row_is_filled_and_the_index_is_valid(project: Project) -> None:
     assert project.sql("SELECT count(*) FROM orders WHERE priority IS NULL") == "0"
     assert int(project.sql("SELECT count(*) FROM orders")) >= ROWS
-    assert project.sql("SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_orders_priority'::regclass") == "t"
+    index = "indexrelid = 'ix_orders_priority'::regclass"
+    assert project.sql(f"SELECT indisvalid FROM pg_index WHERE {index}") == "t"
 
 
 @pytest.mark.usefixtures("migrated")

@@ -22,15 +22,30 @@ MUTATIONS = [
     ("Dockerfile", 'title="flask-microservice"', 'title="other"', "the_name_is"),
     ("Dockerfile", "PYTHONPATH=/app/src", "PYTHONPATH=/srv/src", "the_image_finds_the_source"),
     ("Dockerfile", "granian.server, orjson", "orjson", "the_image_has_bytecode"),
-    ("Dockerfile", 'CMD ["python", "-m", "service"]', 'CMD ["flask", "run"]', "the_image_starts_what"),
+    (
+        "Dockerfile",
+        'CMD ["python", "-m", "service"]',
+        'CMD ["flask", "run"]',
+        "the_image_starts_what",
+    ),
     (".dockerignore", "!pyproject.toml\n", "", "what_the_dockerfile_takes"),
     (".python-version", "3.14", "3.12", "the_python_version"),
     ("compose.yaml", ":5000", ":8000", "the_port_is"),
-    ("compose.yaml", "stop_grace_period: 30s", "stop_grace_period: 20s", "compose_waits_for_the_drain"),
+    (
+        "compose.yaml",
+        "stop_grace_period: 30s",
+        "stop_grace_period: 20s",
+        "compose_waits_for_the_drain",
+    ),
     ("compose.yaml", "- LOG_LEVEL", "- LOGLEVEL", "every_environment_name"),
     ("compose.yaml", "mem_limit: 256m", "mem_limit: 95m", "compose_gives_memory"),
     ("compose.yaml", "pids_limit: 100", "pids_limit: 10", "compose_gives_processes"),
-    ("compose.yaml", "image: ${IMAGE:-flask-microservice}", "image: ${IMAGE:-service}", "the_name_is"),
+    (
+        "compose.yaml",
+        "image: ${IMAGE:-flask-microservice}",
+        "image: ${IMAGE:-service}",
+        "the_name_is",
+    ),
     ("Makefile", "$${PORT:-5000}", "$${PORT:-5001}", "the_port_is"),
     ("Makefile", '"/readyz"', '"/ready"', "every_path"),
     ("Makefile", "smoke: ##", "probe: ##", "every_make_target"),
@@ -46,7 +61,12 @@ MUTATIONS = [
     ("README.md", "`make openapi`", "`make contract`", "every_make_target"),
     ("requirements.txt", "flask==3", "flask==2", "the_lock_pins"),
     ("requirements.txt", "granian==2", "granian==3", "the_tests_run_with_the_versions"),
-    ("pyproject.toml", 'requires-python = ">=3.11"', 'requires-python = ">=3.12"', "the_oldest_python"),
+    (
+        "pyproject.toml",
+        'requires-python = ">=3.11"',
+        'requires-python = ">=3.12"',
+        "the_oldest_python",
+    ),
     ("pyproject.toml", '"flask>=3.1,<4",', '"flask>=3.1,<4", "redis>=5",', "the_lock_pins"),
     ("src/service/settings.py", "Field(5000,", "Field(8000,", "the_port_is"),
     (
@@ -61,7 +81,12 @@ MUTATIONS = [
         "max_body_size: int = Field(99_000_000",
         "compose_gives_memory",
     ),
-    ("src/service/chassis/server.py", "KEEP_ALIVE = 60_000", "KEEP_ALIVE = 30_000", "the_readme_says_when_idle"),
+    (
+        "src/service/chassis/server.py",
+        "KEEP_ALIVE = 60_000",
+        "KEEP_ALIVE = 30_000",
+        "the_readme_says_when_idle",
+    ),
     ("src/service/chassis/edge.py", '"/readyz"', '"/ready"', "every_path"),
 ]
 
@@ -81,11 +106,15 @@ def consistency(python: Path, service: Path, test: str = "") -> str:
         "tests/test_consistency.py",
     )
     environment = {"PATH": os.environ["PATH"], "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    return subprocess.run(command, cwd=service, env=environment, capture_output=True, text=True).stdout
+    return subprocess.run(
+        command, cwd=service, env=environment, capture_output=True, text=True
+    ).stdout
 
 
 @pytest.mark.parametrize("ci", ["github", "gitlab", "none"])
-def test_a_service_as_baked_agrees_with_itself(bake: Bake, service_python: Path, tmp_path: Path, ci: str) -> None:
+def test_a_service_as_baked_agrees_with_itself(
+    bake: Bake, service_python: Path, tmp_path: Path, ci: str
+) -> None:
     report = consistency(service_python, shutil.copytree(bake(ci=ci), tmp_path / "service"))
     assert (" passed" in report, "failed" in report) == (True, False), report
 

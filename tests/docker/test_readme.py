@@ -1,4 +1,4 @@
-"""Every command of README.md, executed as by a newcomer: in a clone of the template and in a service made of it."""
+"""Every command of README.md, as a newcomer runs it: in a clone and in a service made of it."""
 
 import contextlib
 import os
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -61,8 +62,15 @@ class Terminal:
         (home := folder / "home").mkdir(exist_ok=True)
         tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         cache = os.environ.get("UV_CACHE_DIR", str(Path.home() / ".cache/uv"))
-        own = {"HOME": str(home), "PATH": tools, "PORT": str(self.port), "IMAGE": self.image, "UV_CACHE_DIR": cache}
-        self._environment = {name: value for name, value in os.environ.items() if name != "CI"} | own
+        own = {
+            "HOME": str(home),
+            "PATH": tools,
+            "PORT": str(self.port),
+            "IMAGE": self.image,
+            "UV_CACHE_DIR": cache,
+        }
+        inherited = {name: value for name, value in os.environ.items() if name != "CI"}
+        self._environment = inherited | own
 
     def command(self, line: str) -> str:
         for said, instead in self._instead.items():
@@ -93,13 +101,17 @@ class Terminal:
                 process_group=0,
             )
         try:
-            eventually(lambda: process.poll() is not None or status(self.port, path) == 200, f"{line} answers", 240)
+            over = partial(self._answers_or_ended, process, path)
+            eventually(over, f"{line} answers", 240)
             os.killpg(process.pid, signal.SIGINT)
             return process.wait(20)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             print(Path(log.name).read_text())
+
+    def _answers_or_ended(self, process: "subprocess.Popen[bytes]", path: str) -> bool:
+        return process.poll() is not None or status(self.port, path) == 200
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +161,9 @@ def test_make_demo_serves_in_a_fresh_clone_until_ctrl_c(repository: Path, tmp_pa
     assert status(terminal.port, "/livez") is None
 
 
-def test_make_test_sets_up_and_finds_the_tests_in_a_fresh_clone(repository: Path, tmp_path: Path) -> None:
+def test_make_test_sets_up_and_finds_the_tests_in_a_fresh_clone(
+    repository: Path, tmp_path: Path
+) -> None:
     terminal = Terminal(tmp_path, repository)
     for line in CLONE[:-1]:
         terminal.run(line)
@@ -157,13 +171,17 @@ def test_make_test_sets_up_and_finds_the_tests_in_a_fresh_clone(repository: Path
     assert "test_readme.py" in terminal.run(f"{TEST[0]} ARGS='--collect-only -q'")
 
 
-def test_cookiecutter_makes_a_service_and_says_what_is_next(repository: Path, tmp_path: Path) -> None:
+def test_cookiecutter_makes_a_service_and_says_what_is_next(
+    repository: Path, tmp_path: Path
+) -> None:
     printed = Terminal(tmp_path, repository).run(BAKE[0])
-    assert [line.strip() for line in printed.splitlines()[-3:]] == [f"{RUN[0]} && {RUN[1]}", *RUN[2:]]
+    told = [line.strip() for line in printed.splitlines()[-3:]]
+    assert told == [f"{RUN[0]} && {RUN[1]}", *RUN[2:]]
 
 
 def test_cookiecutter_takes_a_release_by_its_tag(repository: Path, tmp_path: Path) -> None:
-    line = BAKE[0].replace("gh:org/cookiecutter-flask-microservice", f"git+file://{repository} --checkout {TAG}")
+    release = f"git+file://{repository} --checkout {TAG}"
+    line = BAKE[0].replace("gh:org/cookiecutter-flask-microservice", release)
     Terminal(tmp_path, repository).run(line)
     assert (tmp_path / "flask-microservice/.cruft.json").exists()
 
@@ -201,9 +219,12 @@ def test_the_spanish_readme_has_the_same_commands() -> None:
     assert blocks("README.es.md") == blocks("README.md")
 
 
-@pytest.mark.parametrize("pattern", [r"^#+ ", r"^\*\*\d\. ", r"^\| `?\[?\w*", r"\]\((?!README)\S+\)", r"`[^`]*`"])
+@pytest.mark.parametrize(
+    "pattern", [r"^#+ ", r"^\*\*\d\. ", r"^\| `?\[?\w*", r"\]\((?!README)\S+\)", r"`[^`]*`"]
+)
 def test_the_spanish_readme_has_the_same_structure(pattern: str) -> None:
-    english, spanish = (re.findall(pattern, text(name), re.MULTILINE) for name in ("README.md", "README.es.md"))
+    english = re.findall(pattern, text("README.md"), re.MULTILINE)
+    spanish = re.findall(pattern, text("README.es.md"), re.MULTILINE)
     assert len(english) == len(spanish)
 
 
@@ -211,7 +232,8 @@ def test_the_spanish_readme_has_the_same_structure(pattern: str) -> None:
 def test_the_options_are_those_of_the_template(name: str) -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text(name), re.MULTILINE))
     assert list(rows) == list(QUESTIONS)
-    assert {row: rows[row].replace(" | ", ", ") for row in CHOICES} == {row: ", ".join(CHOICES[row]) for row in CHOICES}
+    shown = {name: rows[name].replace(" | ", ", ") for name in CHOICES}
+    assert shown == {name: ", ".join(choices) for name, choices in CHOICES.items()}
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.es.md"])

@@ -40,4 +40,5 @@ def test_the_stacks_of_all_threads_are_in_the_log(service: Path, busy: Container
 
 def test_a_profile_tells_where_the_cpu_time_goes(service: Path, busy: Container) -> None:
     stacks = follow(service, "docker run", busy)
-    assert re.search(r"^process .*\(service/chassis/edge\.py:\d+\).* \d+$", stacks, re.MULTILINE), stacks
+    stack = r"^process .*\(service/chassis/http/access\.py:\d+\).* \d+$"
+    assert re.search(stack, stacks, re.MULTILINE), stacks

@@ -1,4 +1,4 @@
-"""How Alembic runs: one process at a time, in the role that owns the tables, never waiting long for their locks."""
+"""Alembic environment: one process at a time, as the owner of the tables, with short lock waits."""
 
 import logging.config
 import time
@@ -10,89 +10,96 @@ from pkgutil import iter_modules
 from typing import Any, Literal
 
 from alembic import context
-from service.chassis.configuration import PROJECT
-from service.chassis.database_engine import LOCK_SHARE
-from service.chassis.database_engine import make_engine
 from sqlalchemy import Connection, Engine, text
 
-from service import domain
-from service.chassis import idempotency
-from service.chassis import logs
-from service.domain import tables
+from service import storage
+from service.chassis.data.engine import LOCK_TIMEOUT_RATIO
+from service.chassis.data.engine import make_engine
+from service.chassis.data.types import UtcDateTime
+from service.chassis.data.types import metadata
+from service.chassis.project import PROJECT
+from service.chassis.resources import idempotency
+from service.chassis.telemetry import logs
 from service.settings import Settings
 
-for module in iter_modules(domain.__path__, f"{domain.__name__}."):
-    import_module(module.name)  # so that its tables are known
-TABLES = [tables.metadata, idempotency.metadata]
-LONGEST = 15 * 60  # seconds for a statement
+for module in iter_modules(storage.__path__, f"{storage.__name__}."):
+    import_module(module.name)  # registers its tables in the metadata
+TARGET_METADATA = [metadata, idempotency.metadata]
 SETTINGS = Settings.load()
-# Requests wait behind a migration that waits for a lock: it gives up first and may run again.
-LOCK = int(SETTINGS.database_timeout * LOCK_SHARE / 2 * 1000)
-LIMITS = f"SET lock_timeout = '{LOCK}ms'; SET statement_timeout = '{LONGEST}s'"
+STATEMENT_TIMEOUT = 15 * 60  # seconds
+# Requests queue behind a migration that waits for a lock, so it gives up before they do.
+LOCK_TIMEOUT = int(SETTINGS.database_timeout * LOCK_TIMEOUT_RATIO / 2 * 1000)  # milliseconds
+SET_TIMEOUTS = (
+    f"SET lock_timeout = '{LOCK_TIMEOUT}ms'; SET statement_timeout = '{STATEMENT_TIMEOUT}s'"
+)
 TRY_LOCK = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
 UNLOCK = text("SELECT pg_advisory_unlock(hashtextextended(:name, 0))")
-PAUSE = 0.5  # seconds
+POLL_INTERVAL = 0.5  # seconds
 
 
 @contextmanager
-def alone(connection: Connection) -> Iterator[None]:
-    """Wait until no other process migrates. By asking: a statement that waits would stop CREATE INDEX CONCURRENTLY."""
+def migration_lock(connection: Connection) -> Iterator[None]:
+    """Wait until no other process migrates.
+
+    It polls, because a waiting statement would block CREATE INDEX CONCURRENTLY.
+    """
     name = {"name": f"migrations of {PROJECT.name}"}
     while not connection.scalar(TRY_LOCK, name):
         connection.commit()
-        time.sleep(PAUSE)
-    connection.exec_driver_sql(LIMITS)
+        time.sleep(POLL_INTERVAL)
+    connection.exec_driver_sql(SET_TIMEOUTS)
     connection.commit()
     yield
-    connection.execute(
-        UNLOCK, name
-    )  # after an error the connection is closed, which unlocks as well
+    # After an error the connection is closed, which also unlocks.
+    connection.execute(UNLOCK, name)
 
 
-def without_the_service(kind: str, item: Any, _context: Any) -> str | Literal[False]:
-    """Write our own type as the plain one below it: a migration is history and imports nothing that may change."""
-    return "sa.DateTime(timezone=True)" if isinstance(item, tables.Instant) else False
+def render_item(_kind: str, item: Any, _context: Any) -> str | Literal[False]:
+    """Render our own type as the plain one: a migration must not import code that may change."""
+    return "sa.DateTime(timezone=True)" if isinstance(item, UtcDateTime) else False
 
 
 def migrate(connection: Connection) -> None:
+    """Run the migrations on a connection."""
     context.configure(
         connection=connection,
-        target_metadata=TABLES,
+        target_metadata=TARGET_METADATA,
         transaction_per_migration=True,
-        render_as_batch=True,  # SQLite changes a table by copying it; PostgreSQL gets plain ALTER TABLE
-        render_item=without_the_service,
+        render_as_batch=True,  # SQLite alters a table by copying it; PostgreSQL gets ALTER TABLE
+        render_item=render_item,
     )
     with context.begin_transaction():
         context.run_migrations()
 
 
-def online(engine: Engine) -> None:
+def run_online(engine: Engine) -> None:
+    """Migrate the database of the settings."""
     if engine.dialect.name == "sqlite":
         Path(engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
         with engine.connect() as connection:
             migrate(connection)
         return
     transactional = engine.execution_options(isolation_level="READ COMMITTED")
-    with transactional.connect() as connection, alone(connection):
+    with transactional.connect() as connection, migration_lock(connection):
         migrate(connection)
 
 
-def offline() -> None:
-    """Print the SQL, as `make lint` reads it."""
+def run_offline() -> None:
+    """Print the SQL, which migrations/lint.py reads."""
     context.configure(dialect_name="postgresql", literal_binds=True, transaction_per_migration=True)
     with context.begin_transaction():
-        context.execute(LIMITS)
+        context.execute(SET_TIMEOUTS)
         context.run_migrations()
 
 
 if context.is_offline_mode():
-    offline()
+    run_offline()
 else:
-    if context.config.cmd_opts:  # the command, not a test
+    if context.config.cmd_opts:  # set by the alembic command, not by tests
         logging.config.dictConfig(logs.config(SETTINGS))
         logging.getLogger("alembic.runtime.plugins").setLevel("WARNING")
-    engine = make_engine(SETTINGS.model_copy(update={"database_timeout": LONGEST}))
+    engine = make_engine(SETTINGS.model_copy(update={"database_timeout": STATEMENT_TIMEOUT}))
     try:
-        online(engine)
+        run_online(engine)
     finally:
         engine.dispose()

@@ -1,6 +1,7 @@
-"""`make lint-migrations`: refuse SQL that stops a service at work or its previous release, and say the safe way.
+"""`make lint-migrations`: refuse SQL that blocks a running service or breaks its previous release.
 
-One that is meant stands in the migration with its reason: `accepted = {"ban-drop-column": "unused since 1.4.0"}`.
+Each finding names the safe way. To accept one, state the reason in the migration:
+`accepted = {"ban-drop-column": "unused since 1.4.0"}`.
 """
 
 import io
@@ -23,22 +24,24 @@ SQUAWK = (
     "--reporter=json",
     "--stdin-filepath=-",
 )
-TASTE = (
-    "prefer-text-field",
-    "prefer-bigint-over-int",
-    "prefer-robust-stmts",
-)  # rules that are no danger
+# Rules about style, not safety.
+EXCLUDED = ("prefer-text-field", "prefer-bigint-over-int", "prefer-robust-stmts")
 CONCURRENTLY = "in `with op.get_context().autocommit_block():`, with postgresql_concurrently=True"
 LATER = (
-    "first release code that does without it; in a later release drop it, and accept this finding"
+    "release code that no longer uses it; drop it in a later release, and accept this finding there"
 )
-STEPS = "add the new one, write both, fill it, read the new one, drop the old one later (database/README.md)"
-LIMITS = "set it first, as migrations/env.py does"
-NOT_VALID = "add it with postgresql_not_valid=True; VALIDATE CONSTRAINT in a migration of its own"
-SAFE = {
+STEPS = (
+    "add the new one, write both, backfill, read the new one, drop the old one later"
+    " (database/README.md)"
+)
+TIMEOUTS = "set it first, as migrations/env.py does"
+NOT_VALID = "add it with postgresql_not_valid=True; VALIDATE CONSTRAINT in a separate migration"
+REMEDIES = {
     "adding-foreign-key-constraint": NOT_VALID,
-    "adding-not-nullable-field": "add a CHECK (... IS NOT NULL) that is NOT VALID, validate it, then SET NOT NULL",
-    "adding-required-field": "add it nullable or with a server_default: the previous release does not set it",
+    "adding-not-nullable-field": "add a CHECK (... IS NOT NULL) that is NOT VALID, validate it,"
+    " then SET NOT NULL",
+    "adding-required-field": "add it nullable or with a server_default: the previous release does"
+    " not set it",
     "ban-drop-column": LATER,
     "ban-drop-table": LATER,
     "changing-column-type": STEPS,
@@ -47,30 +50,33 @@ SAFE = {
     "renaming-table": STEPS,
     "require-concurrent-index-creation": CONCURRENTLY,
     "require-concurrent-index-deletion": CONCURRENTLY,
-    "require-lock-timeout": LIMITS,
-    "require-statement-timeout": LIMITS,
-    "rows-in-migration": "change rows in batches, in a job after the roll-out: a migration would lock them all",
+    "require-lock-timeout": TIMEOUTS,
+    "require-statement-timeout": TIMEOUTS,
+    "rows-in-migration": "change rows in batches, in a job after the rollout: a migration would"
+    " lock them all",
 }
-ROWS = re.compile(r"^\s*(?:UPDATE|DELETE FROM) (?!alembic_version)", re.IGNORECASE)
+CHANGES_ROWS = re.compile(r"^\s*(?:UPDATE|DELETE FROM) (?!alembic_version)", re.IGNORECASE)
 
 
 def findings(sql: str, accepted: Collection[str] = ()) -> Iterator[str]:
-    """Yield the rule, the statement and the safe way for each danger in `sql`."""
-    squawk = (*SQUAWK, f"--exclude={','.join((*TASTE, *accepted))}")
+    """Yield the rule, the statement and the safe way for each unsafe statement."""
+    squawk = (*SQUAWK, f"--exclude={','.join((*EXCLUDED, *accepted))}")
     done = subprocess.run(squawk, input=sql, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode not in (0, 1) or not done.stdout:
         raise RuntimeError(done.stderr)
     lines = sql.splitlines()
     for finding in json.loads(done.stdout):
         rule = finding["rule_name"]
-        yield f"{rule}: {lines[finding['line']].strip()}\n    instead: {SAFE.get(rule) or finding['help']}"
+        remedy = REMEDIES.get(rule) or finding["help"]
+        yield f"{rule}: {lines[finding['line']].strip()}\n    instead: {remedy}"
     if "rows-in-migration" not in accepted:
-        for line in filter(ROWS.match, lines):
-            yield f"rows-in-migration: {line.strip()}\n    instead: {SAFE['rows-in-migration']}"
+        for line in filter(CHANGES_ROWS.match, lines):
+            remedy = REMEDIES["rows-in-migration"]
+            yield f"rows-in-migration: {line.strip()}\n    instead: {remedy}"
 
 
 def sql_of(migration: Script, project: Path = ROOT) -> str:
-    """Return what the migration sends to PostgreSQL."""
+    """Return the SQL that the migration sends to PostgreSQL."""
     output = io.StringIO()
     config = Config(toml_file=project / "pyproject.toml", output_buffer=output)
     command.upgrade(config, f"{migration.down_revision or 'base'}:{migration.revision}", sql=True)
@@ -79,15 +85,14 @@ def sql_of(migration: Script, project: Path = ROOT) -> str:
 
 def main(project: Path = ROOT) -> int:
     """Print the findings; return the exit status."""
-    found = 0
-    for migration in ScriptDirectory.from_config(
-        Config(toml_file=project / "pyproject.toml")
-    ).walk_revisions():
+    status = 0
+    scripts = ScriptDirectory.from_config(Config(toml_file=project / "pyproject.toml"))
+    for migration in scripts.walk_revisions():
         accepted = getattr(migration.module, "accepted", {})
         for finding in findings(sql_of(migration, project), accepted):
-            found += 1
+            status = 1
             sys.stdout.write(f"{Path(migration.path).name}: {finding}\n")
-    return min(found, 1)
+    return status
 
 
 if __name__ == "__main__":

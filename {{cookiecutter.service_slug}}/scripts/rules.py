@@ -1,7 +1,7 @@
-"""Print Prometheus rules for the objectives in service.yaml: `make rules` writes them to rules.yaml.
+"""Print the Prometheus rules for the objectives in service.yaml; `make rules` writes rules.yaml.
 
-How fast an error budget of 30 days burns is asked over a long window, for significance, and over a short one, for an
-alert that ends soon: https://sre.google/workbook/alerting-on-slos/#6-multiwindow-multi-burn-rate-alerts
+Each burn-rate alert needs a long window, for significance, and a short one, so that it resolves
+soon: https://sre.google/workbook/alerting-on-slos/#6-multiwindow-multi-burn-rate-alerts
 """
 
 import json
@@ -10,118 +10,101 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from service.chassis.metrics import BUCKETS
+
+from service.chassis.telemetry.metrics import BUCKETS
 
 SERVICE = yaml.safe_load((Path(__file__).parents[1] / "service.yaml").read_text("utf-8"))
-JOB = f"job='{SERVICE['name']}'"
+NAME = SERVICE["name"]
+SLO = SERVICE["slo"]  # over 30 days
+JOB = f"job='{NAME}'"
 DURATION = "http_server_request_duration_seconds"
-BURNS = (
+# Severity, burn rate, long and short window.
+BURN_RATES = (
     ("page", 14.4, "1h", "5m"),
     ("page", 6, "6h", "30m"),
     ("ticket", 3, "1d", "2h"),
     ("ticket", 1, "3d", "6h"),
 )
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
-USED = f"max(avg_over_time(db_client_connection_count{{{JOB}}}[5m]))"  # only-if: database == "postgresql"
-POOL = f"{USED} > 0.8 * max(db_client_connection_max{{{JOB}}})"  # only-if: database == "postgresql"
-LENT = "Over 80 % of an instance's connections are lent"  # only-if: database == "postgresql"
+BUSY = f"max(avg_over_time(http_server_saturation_ratio{{{JOB}}}[5m])) > 0.8"
+RESTARTS = f"max(changes(process_start_time_seconds{{{JOB}}}[15m])) > 2"
+USED = f"db_client_connection_count{{{JOB}}}[5m]"  # only-if: database == "postgresql"
+SIZE = f"db_client_connection_max{{{JOB}}}"  # only-if: database == "postgresql"
+POOL = f"max(avg_over_time({USED})) > 0.8 * max({SIZE})"  # only-if: database == "postgresql"
+IN_USE = "Over 80 % of an instance's connections are in use"  # only-if: database == "postgresql"
+# What leads to failed or slow requests: alert, expression, duration, severity and summary.
+CAUSES = (
+    ("Down", f"absent(up{{{JOB}}} == 1)", "1m", "page", "No instance can be scraped"),
+    ("Saturation", BUSY, "5m", "ticket", "Over 80 % of an instance's slots are busy"),
+    ("Restarts", RESTARTS, "0s", "ticket", "An instance restarted more than twice in 15 minutes"),
+    ("PoolExhaustion", POOL, "5m", "ticket", IN_USE),  # only-if: database == "postgresql"
+)
 
 Rule = dict[str, Any]
 
 
-def recorded(window: str) -> list[Rule]:
-    """The share of requests that failed, and that took too long, within a window."""
-    answered = f"sum(rate({DURATION}_count{{{JOB}}}[{window}]))"
+def make_ratios(window: str) -> list[Rule]:
+    """Record the ratios of failed and of slow requests within a window."""
+    bound = float(SLO["latency_seconds"])
+    total = f"sum(rate({DURATION}_count{{{JOB}}}[{window}]))"
     failed = f"sum(rate({DURATION}_count{{{JOB},http_response_status_code=~'5..'}}[{window}]))"
-    quick = f"sum(rate({DURATION}_bucket{{{JOB},le='{float(SERVICE['slo']['latency_seconds'])}'}}[{window}]))"
-    ratios = {
-        "failed": f"({failed} or vector(0)) / {answered}",
-        "slow": f"1 - {quick} / {answered}",
-    }
-    labels = {"service": SERVICE["name"]}
+    fast = f"sum(rate({DURATION}_bucket{{{JOB},le='{bound}'}}[{window}]))"
+    ratios = {"failed": f"({failed} or vector(0)) / {total}", "slow": f"1 - {fast} / {total}"}
     return [
-        {"record": f"service:http_{name}:ratio_{window}", "expr": expr, "labels": labels}
+        {"record": f"service:http_{name}:ratio_{window}", "expr": expr, "labels": {"service": NAME}}
         for name, expr in ratios.items()
     ]
 
 
-def burn(name: str, ratio: str, percent: float, section: str) -> list[Rule]:
-    """Alerts on the objective that `percent` of all requests do not count in `ratio`."""
+def make_alert(
+    name: str, expr: str, duration: str, severity: str, summary: str, section: str = ""
+) -> Rule:
+    """Make an alert that links to a section of the runbook, by default the one of its name."""
+    labels = {"severity": severity, "service": NAME}
+    runbook_url = f"{SERVICE['runbook']}#{(section or name).lower()}"
+    notes = {"summary": summary, "runbook_url": runbook_url}
+    return {"alert": name, "expr": expr, "for": duration, "labels": labels, "annotations": notes}
+
+
+def make_burn_alerts(section: str, verb: str, ratio: str, objective: float) -> list[Rule]:
+    """Make the alerts for an objective, in percent of requests that do not count in `ratio`."""
     rules = []
-    for severity, factor, long, short in BURNS:
-        bound = round(factor * (100 - percent) / 100, 6)
-        if not 0 < bound < 1:
-            sys.exit(
-                f"service.yaml: no alert can watch {section.lower()} of {percent} %: take 93.1 to 99.999"
-            )
-        series = [
-            f"service:http_{ratio}:ratio_{window}{{service='{SERVICE['name']}'}}"
+    for severity, rate, long, short in BURN_RATES:
+        threshold = round(rate * (100 - objective) / 100, 6)
+        if not 0 < threshold < 1:
+            what = f"{section.lower()} of {objective} %"
+            sys.exit(f"service.yaml: no alert can watch {what}: take 93.1 to 99.999")
+        expr = " and ".join(
+            f"service:http_{ratio}:ratio_{window}{{service='{NAME}'}} > {threshold}"
             for window in (long, short)
-        ]
-        expr = " and ".join(f"{one} > {bound}" for one in series)
-        summary = f"{{{{ $value | humanizePercentage }}}} of requests {name} within {long}: {factor} times the budget"
-        rules.append(alert(f"{section}Burn{long}", expr, "0s", severity, summary, section))
+        )
+        value = "{{ $value | humanizePercentage }}"
+        summary = f"{value} of requests {verb} within {long}: burn rate above {rate}"
+        rules.append(make_alert(f"{section}Burn{long}", expr, "0s", severity, summary, section))
     return rules
 
 
-def alert(name: str, expr: str, since: str, severity: str, summary: str, section: str) -> Rule:
-    labels = {"severity": severity, "service": SERVICE["name"]}
-    notes = {"summary": summary, "runbook_url": f"{SERVICE['runbook']}#{section.lower()}"}
-    return {"alert": name, "expr": expr, "for": since, "labels": labels, "annotations": notes}
-
-
-def groups() -> dict[str, list[Rule]]:
-    busy = f"max(avg_over_time(http_server_saturation_ratio{{{JOB}}}[5m])) > 0.8"
-    restarts = f"max(changes(process_start_time_seconds{{{JOB}}}[15m])) > 2"
-    slo = SERVICE["slo"]
-    if slo["latency_seconds"] not in BUCKETS:
-        sys.exit(
-            f"service.yaml: latency_seconds must be one of {BUCKETS}, as chassis/metrics.py has them"
-        )
+def make_groups() -> dict[str, list[Rule]]:
+    """Return the rules by the names of their groups."""
+    if SLO["latency_seconds"] not in BUCKETS:
+        where = "as chassis/telemetry/metrics.py has them"
+        sys.exit(f"service.yaml: latency_seconds must be one of {BUCKETS}, {where}")
     return {
-        "ratios": [rule for window in WINDOWS for rule in recorded(window)],
+        "ratios": [rule for window in WINDOWS for rule in make_ratios(window)],
         "objectives": [
-            *burn("failed", "failed", slo["availability_percent"], "Availability"),
-            *burn("were slow", "slow", slo["latency_percent"], "Latency"),
+            *make_burn_alerts("Availability", "failed", "failed", SLO["availability_percent"]),
+            *make_burn_alerts("Latency", "were slow", "slow", SLO["latency_percent"]),
         ],
-        "causes": [
-            alert(
-                "Down",
-                f"absent(up{{{JOB}}} == 1)",
-                "1m",
-                "page",
-                "No instance can be scraped",
-                "Down",
-            ),
-            alert(
-                "Saturation",
-                busy,
-                "5m",
-                "ticket",
-                "Over 80 % of an instance's slots are busy",
-                "Saturation",
-            ),
-            alert(
-                "Restarts",
-                restarts,
-                "0s",
-                "ticket",
-                "An instance restarted again and again",
-                "Restarts",
-            ),
-            alert(
-                "PoolExhaustion", POOL, "5m", "ticket", LENT, "PoolExhaustion"
-            ),  # only-if: database == "postgresql"
-        ],
+        "causes": [make_alert(*cause) for cause in CAUSES],
     }
 
 
 def main() -> None:
-    """Print YAML whose scalars are JSON's: the same quotes whatever the name."""
-    made = groups()
+    """Print YAML with JSON scalars, which are quoted alike whatever the name is."""
+    groups = make_groups()
     sys.stdout.write("# Written by `make rules` from service.yaml.\ngroups:\n")
-    for name, rules in made.items():
-        sys.stdout.write(f"  - name: {json.dumps(SERVICE['name'] + '-' + name)}\n    rules:\n")
+    for name, rules in groups.items():
+        sys.stdout.write(f"  - name: {json.dumps(f'{NAME}-{name}')}\n    rules:\n")
         for rule in rules:
             lines = [
                 f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in rule.items()

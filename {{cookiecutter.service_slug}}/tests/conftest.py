@@ -1,127 +1,75 @@
-"""What the tests share: the application, its client, and the service as a process of its own."""
+"""The fixtures of all tests: the application, its client and its lines, processes, a collector."""
 
-import http.client
 import json
+import logging
 import os
 import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from support import Collector
+from support import Lines
+from support import Process
+from support import Start
 
 from service.app import create_app
-from service.chassis.framework import Service
+from service.chassis.http.application import Application
+from service.chassis.telemetry import stdout
+from service.chassis.telemetry.logs import LineHandler
 from service.settings import Settings
 
-pytest_plugins = ["database_fixtures"]  # only-if: database == "postgresql"
-ROOT = Path(__file__).parents[1]
-SERVE = """
-import sys
-from service.chassis.server import serve
-from service.settings import Settings
-if __name__ == "__main__":
-    sys.exit(serve(Settings.load(), {target!r}))
-"""
+pytest_plugins = [
+    "database",  # only-if: database == "postgresql"
+    "lab",
+]
+
+
+@pytest.fixture(autouse=True)
+def _process_state_ends_with_its_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the next test's first application set up logging, and forget this test's secrets."""
+    monkeypatch.setattr(stdout.stdout, "_secrets", [])
+    yield
+    root = logging.getLogger()
+    root.handlers = [handler for handler in root.handlers if not isinstance(handler, LineHandler)]
 
 
 @pytest.fixture
 def settings() -> Settings:
+    """Limits that a test can reach, and lines of JSON."""
     return Settings(concurrency=4, max_body_size=4096, log_format="json")
 
 
 @pytest.fixture
-def app(settings: Settings) -> Service:
+def app(settings: Settings) -> Application:
+    """The service's application."""
     return create_app(settings)
 
 
 @pytest.fixture
-def client(app: Service) -> FlaskClient:
+def client(app: Application) -> FlaskClient:
+    """A client of the application."""
     return app.test_client()
 
 
-class Process:
-    """The service as a process on a free port of this machine; `target` makes its application."""
-
-    def __init__(self, log: Path, target: str, environment: dict[str, str]) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
-        own = {"BIND_ADDRESS": "127.0.0.1", "PORT": str(self.port), "DRAIN_DELAY": "0.3", "LOG_FORMAT": "json"}
-        paths = os.pathsep.join(str(ROOT / folder) for folder in ("src", "tests"))
-        self._log = log
-        with log.open("wb") as output:
-            self.popen = subprocess.Popen(  # noqa: S603 the command is this file's own
-                [sys.executable, "-c", SERVE.format(target=target)],
-                env={**os.environ, "PYTHONPATH": paths, **own, **environment},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=ROOT,
-                start_new_session=True,
-            )
-
-    @property
-    def output(self) -> str:
-        return self._log.read_text("utf-8")
-
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.output.splitlines()]
-
-    def connect(self, timeout: float = 10) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-
-    def get(
-        self, path: str, headers: Mapping[str, str] = MappingProxyType({}), timeout: float = 10
-    ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        """Status, headers and body of one request on a connection of its own."""
-        connection = self.connect(timeout)
-        try:
-            connection.request("GET", path, headers=dict(headers))
-            answer = connection.getresponse()
-            return answer.status, answer.headers, answer.read()
-        finally:
-            connection.close()
-
-    def wait_ready(self) -> None:
-        def ready() -> bool:
-            try:
-                return self.get("/readyz")[0] == 200
-            except OSError:
-                if self.popen.poll() is not None:
-                    pytest.fail(f"the service ended with {self.popen.returncode}:\n{self.output}")
-                return False
-
-        wait_until(ready)
-
-    def stop(self, number: int = signal.SIGTERM, timeout: float = 15) -> int:
-        """Send a signal to the process, wait for its end and return its exit status."""
-        self.popen.send_signal(number)
-        return self.popen.wait(timeout)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 15) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > until:
-            pytest.fail("waited in vain")
-        time.sleep(0.02)
-
-
-Start = Callable[..., Process]
+@pytest.fixture
+def lines(app: Application, capfd: pytest.CaptureFixture[str]) -> Lines:
+    """The lines on standard output since the last call."""
+    return lambda: [json.loads(line) for line in capfd.readouterr().out.splitlines()]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts the service: `start("module:factory", ready=False, NAME="value")`; what is left at the end, it kills."""
+    """Starts the service: `start("module:factory", ready=False, NAME="value")`.
+
+    What is left at the end is killed.
+    """
     started: list[Process] = []
 
-    def start(target: str = "service.app:create_app", ready: bool = True, **environment: str) -> Process:
+    def start(
+        target: str = "service.app:create_app", ready: bool = True, **environment: str
+    ) -> Process:
         process = Process(tmp_path / f"{len(started)}.log", target, environment)
         started.append(process)
         if ready:
@@ -133,3 +81,33 @@ def start(tmp_path: Path) -> Iterator[Start]:
         if process.popen.poll() is None:
             os.killpg(process.popen.pid, signal.SIGKILL)
             process.popen.wait()
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """An OTLP receiver."""
+    with Collector() as server:
+        yield server
+        server.ended.set()
+        server.shutdown()
+
+
+@pytest.fixture
+def traced(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[Application]:
+    """The application with a collector; its spans are sent every 20 ms, and 20 may wait."""
+    limits = {"SCHEDULE_DELAY": 0.02, "SHUTDOWN_TIMEOUT": 0.1, "MAX_QUEUE_SIZE": 20}
+    for name, value in limits.items():
+        monkeypatch.setattr(f"service.chassis.telemetry.otlp.{name}", value)
+    app = create_app(
+        Settings.model_validate(
+            {
+                "log_format": "json",
+                "otel_exporter_otlp_endpoint": collector.url,
+                "otel_exporter_otlp_headers": "x-key=a%20b, x-other=2",
+                "otel_resource_attributes": "deployment.environment.name=test",
+            }
+        )
+    )
+    yield app
+    assert app.telemetry.exporter
+    app.telemetry.exporter.shutdown()

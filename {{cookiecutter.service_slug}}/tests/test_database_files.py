@@ -7,21 +7,29 @@ import pytest
 import yaml
 from flask.testing import FlaskClient
 from sqlalchemy import make_url
-from test_consistency import ROOT
+from support import ROOT
+from support import found
+from support import mentioned
+from support import named_numbers
+from support import text
 from test_consistency import default
-from test_consistency import found
 from test_consistency import makefiles
-from test_consistency import text
 
-from service.chassis import database_engine
-from service.chassis.configuration import PROJECT
+from service.chassis.data import engine
+from service.chassis.project import PROJECT
+from service.chassis.server.settings import REQUESTS_PER_CPU
 
-CI = [name for name in (".gitlab-ci.yml", ".github/workflows/database.yml") if (ROOT / name).exists()]
+CI = [
+    name for name in (".gitlab-ci.yml", ".github/workflows/database.yml") if (ROOT / name).exists()
+]
 COMPOSE: dict[str, Any] = yaml.safe_load(text("compose.database.yaml"))
 SERVICES = COMPOSE["services"] | yaml.safe_load(text("compose.yaml"))["services"]
-SERVER, MIGRATE, SERVICE = (SERVICES[f"{PROJECT.name}{suffix}"] for suffix in ("-db", "-migrate", ""))
+SERVER = SERVICES[f"{PROJECT.name}-db"]
+MIGRATE = SERVICES[f"{PROJECT.name}-migrate"]
+SERVICE = SERVICES[PROJECT.name]
 VARIABLES = dict(pair.split("=", 1) for pair in SERVICE["environment"] if "=" in pair)
 ROLES = set(re.findall(r"^CREATE ROLE (\w+) ", text("database/roles.sh"), re.MULTILINE))
+README = "database/README.md"
 CONNECTIONS = 100  # that a PostgreSQL server allows by default
 
 
@@ -36,7 +44,9 @@ def test_migrations_are_linted_for_the_postgresql_that_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "role"), [(MIGRATE["environment"], "owner"), (VARIABLES, "application")], ids=["migrate", "service"]
+    ("environment", "role"),
+    [(MIGRATE["environment"], "owner"), (VARIABLES, "application")],
+    ids=["migrate", "service"],
 )
 def test_each_job_signs_in_as_its_own_role(environment: dict[str, str], role: str) -> None:
     url = make_url(environment["DATABASE_URL"])
@@ -54,28 +64,36 @@ def test_each_job_gets_its_own_secrets_alone() -> None:
 
 def test_make_writes_the_secrets_that_compose_mounts() -> None:
     names = found(r"^SECRETS := \$\(addprefix \.secrets/,(.+)\)$", "database.mk").split()
-    assert {f".secrets/{name}" for name in names} == {secret["file"] for secret in COMPOSE["secrets"].values()}
+    assert {f".secrets/{name}" for name in names} == {
+        secret["file"] for secret in COMPOSE["secrets"].values()
+    }
 
 
 def test_every_file_names_the_database_alike() -> None:
     name = SERVER["environment"]["POSTGRES_DB"]
-    assert set(re.findall(r"--dbname[ =](\w+)", text("database/roles.sh") + text("database.mk"))) == {name}
+    assert set(
+        re.findall(r"--dbname[ =](\w+)", text("database/roles.sh") + text("database.mk"))
+    ) == {name}
     assert set(re.findall(r" ON DATABASE (\w+)", text("database/roles.sh"))) == {name}
     assert found(r"--format custom (\w+)", "database.mk") == name
 
 
 def test_the_roles_read_the_secrets_that_compose_mounts() -> None:
     read = set(re.findall(r"/run/secrets/([\w-]+)", text("database/roles.sh")))
-    assert read | {SERVER["environment"]["POSTGRES_PASSWORD_FILE"].rpartition("/")[2]} == set(SERVER["secrets"])
+    assert read | {SERVER["environment"]["POSTGRES_PASSWORD_FILE"].rpartition("/")[2]} == set(
+        SERVER["secrets"]
+    )
 
 
 def test_the_service_waits_for_the_migrations_and_they_for_the_database() -> None:
-    assert SERVICE["depends_on"] == {f"{PROJECT.name}-migrate": {"condition": "service_completed_successfully"}}
+    assert SERVICE["depends_on"] == {
+        f"{PROJECT.name}-migrate": {"condition": "service_completed_successfully"}
+    }
     assert MIGRATE["depends_on"] == {f"{PROJECT.name}-db": {"condition": "service_healthy"}}
 
 
 def test_a_statement_ends_before_a_request_has_to() -> None:
-    longest = database_engine.POOL_WAIT + default("database_timeout") + database_engine.SILENCE
+    longest = engine.POOL_TIMEOUT + default("database_timeout") + engine.READ_TIMEOUT_MARGIN
     assert longest < min(default("request_timeout"), default("shutdown_grace"))
 
 
@@ -90,27 +108,30 @@ def test_git_ignores_data_and_secrets(folder: str) -> None:
     assert folder in text(".gitignore").splitlines()
 
 
-def test_the_readme_says_for_how_many_replicas_the_connections_last() -> None:
-    replicas, connections = re.findall(r"(\d+) replicas of (\d+) connections", text("database/README.md"))[0]
-    assert int(connections) == 4 + 1  # four requests at once on one CPU, and readiness
-    assert int(replicas) * int(connections) < CONNECTIONS
+def test_the_connections_last_for_as_many_replicas_as_the_readme_says() -> None:
+    for numbers in mentioned(r"(\d+ replicas of \d+) connections", README):
+        replicas, connections = numbers.split(" replicas of ")
+        assert int(connections) == REQUESTS_PER_CPU + 1  # one for readiness
+        assert int(replicas) * int(connections) < CONNECTIONS
 
 
-def test_the_readme_says_the_limits_of_the_engine() -> None:
-    name = "database/README.md"
-    assert found(r"`DATABASE_TIMEOUT` \((\d+) s\)", name) == str(default("database_timeout"))
-    assert float(found(r"a lock (\d\.\d) of it", name)) == database_engine.LOCK_SHARE
-    assert float(found(r"(\d+) s beyond", name)) == database_engine.SILENCE
-    assert float(found(r"a free connection \| (\d+) s", name)) == database_engine.POOL_WAIT
+def test_a_limit_that_the_readme_names_is_that_of_the_code() -> None:
+    named = named_numbers(README)
+    limits = {
+        "DATABASE_TIMEOUT": default("database_timeout"),
+        "LOCK_TIMEOUT_RATIO": engine.LOCK_TIMEOUT_RATIO,
+        "READ_TIMEOUT_MARGIN": engine.READ_TIMEOUT_MARGIN,
+        "POOL_TIMEOUT": engine.POOL_TIMEOUT,
+    }
+    assert {name: limits[name] for name in named} == named
 
 
 def test_every_metric_that_the_readme_names_is_scraped(client: FlaskClient) -> None:
     scraped = client.get("/metrics").text
-    names = re.findall(r"`(db_\w+)`", text("database/README.md"))
-    assert names
+    names = mentioned(r"`(db_\w+)`", README)
     assert [name for name in names if f"# TYPE {name} " not in scraped] == []
 
 
 def test_the_readme_names_targets_that_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", makefiles(), re.MULTILINE))
-    assert set(re.findall(r"`make ([a-z-]+)", text("database/README.md"))) <= targets
+    assert mentioned(r"`make ([a-z-]+)", README) <= targets

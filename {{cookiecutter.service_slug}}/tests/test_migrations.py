@@ -1,4 +1,4 @@
-"""Migrations: up and down, on empty and filled tables, one process at a time, and none that stops a service at work."""
+"""Migrations: up and down, on empty and filled tables, and one process at a time."""
 
 import importlib.util
 import os
@@ -18,20 +18,29 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from conftest import wait_until
-from database_fixtures import ALEMBIC
-from database_fixtures import POSTGRES
-from database_fixtures import only_postgres
 from sqlalchemy import Engine
+from support import wait_until
 
-from service.chassis.configuration import PROJECT
-from service.chassis.database_engine import make_engine
-from service.domain import tables
+from database import ALEMBIC
+from database import POSTGRES
+from database import only_postgres
+from service.chassis.data.engine import make_engine
+from service.chassis.data.types import metadata
+from service.chassis.project import PROJECT
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
-REVISIONS = [script.revision for script in ScriptDirectory.from_config(ALEMBIC).walk_revisions()][::-1]
-VALUES: dict[type, Any] = {int: 1, float: 1.0, str: "x", bytes: b"x", bool: True, datetime: datetime.now(UTC)}
+REVISIONS = [script.revision for script in ScriptDirectory.from_config(ALEMBIC).walk_revisions()][
+    ::-1
+]
+VALUES: dict[type, Any] = {
+    int: 1,
+    float: 1.0,
+    str: "x",
+    bytes: b"x",
+    bool: True,
+    datetime: datetime.now(UTC),
+}
 MIGRATION = '''"""Tried."""
 
 import sqlalchemy as sa
@@ -82,9 +91,15 @@ def fill(engine: Engine) -> None:
     found.reflect(engine)
     with engine.connect() as connection:
         for table in found.sorted_tables:
-            if table.name != "alembic_version" and connection.execute(sa.select(table)).first() is None:
+            if (
+                table.name != "alembic_version"
+                and connection.execute(sa.select(table)).first() is None
+            ):
                 kinds = {column.name: column.type.python_type for column in table.columns}
-                row = {name: VALUES[kind] if kind in VALUES else kind(int=1) for name, kind in kinds.items()}
+                row = {
+                    name: VALUES[kind] if kind in VALUES else kind(int=1)
+                    for name, kind in kinds.items()
+                }
                 connection.execute(sa.insert(table), row)
 
 
@@ -93,14 +108,16 @@ def test_the_migrations_make_the_tables_that_the_code_names(fresh: Engine) -> No
     command.check(ALEMBIC)
 
 
-def test_a_table_that_no_migration_made_is_noticed(fresh: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_that_no_migration_made_is_noticed(
+    fresh: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command.upgrade(ALEMBIC, "head")
-    forgotten = sa.Table("forgotten", tables.metadata, sa.Column("id", sa.Integer, primary_key=True))
+    forgotten = sa.Table("forgotten", metadata, sa.Column("id", sa.Integer, primary_key=True))
     try:
         with pytest.raises(CommandError, match="forgotten"):
             command.check(ALEMBIC)
     finally:
-        tables.metadata.remove(forgotten)
+        metadata.remove(forgotten)
 
 
 def test_each_migration_goes_up_down_and_up_again_on_filled_tables(fresh: Engine) -> None:
@@ -139,7 +156,9 @@ def lint() -> ModuleType:
 def project(folder: Path, body: str, accepted: str = "") -> Path:
     """Copy the migrations and add one."""
     shutil.copy(ROOT / "pyproject.toml", folder)
-    shutil.copytree(ROOT / "migrations", folder / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "migrations", folder / "migrations", ignore=shutil.ignore_patterns("__pycache__")
+    )
     text = MIGRATION.format(last=REVISIONS[-1], body=body, accepted=accepted)
     (folder / "migrations" / "versions" / "tried.py").write_text(text)
     return folder
@@ -154,19 +173,52 @@ def test_the_migrations_are_safe(lint: ModuleType, capsys: pytest.CaptureFixture
     [
         ('op.drop_column("orders", "note")', "ban-drop-column", "a later release"),
         ('op.drop_table("orders")', "ban-drop-table", "a later release"),
-        ('op.alter_column("orders", "note", new_column_name="remark")', "renaming-column", "add the new one"),
+        (
+            'op.alter_column("orders", "note", new_column_name="remark")',
+            "renaming-column",
+            "add the new one",
+        ),
         ('op.rename_table("orders", "sales")', "renaming-table", "add the new one"),
-        ('op.alter_column("orders", "note", type_=sa.Integer())', "changing-column-type", "add the new one"),
-        ('op.add_column("orders", sa.Column("x", sa.Integer(), nullable=False))', "adding-required-field", "default"),
-        ('op.alter_column("orders", "note", nullable=False)', "adding-not-nullable-field", "NOT VALID"),
-        ('op.create_index("ix", "orders", ["note"])', "require-concurrent-index-creation", "autocommit_block"),
-        ('op.drop_index("ix_orders_quantity_id", "orders")', "require-concurrent-index-deletion", "autocommit_block"),
-        ('op.create_check_constraint("c", "orders", "quantity < 9")', "constraint-missing-not-valid", "VALIDATE"),
+        (
+            'op.alter_column("orders", "note", type_=sa.Integer())',
+            "changing-column-type",
+            "add the new one",
+        ),
+        (
+            'op.add_column("orders", sa.Column("x", sa.Integer(), nullable=False))',
+            "adding-required-field",
+            "default",
+        ),
+        (
+            'op.alter_column("orders", "note", nullable=False)',
+            "adding-not-nullable-field",
+            "NOT VALID",
+        ),
+        (
+            'op.create_index("ix", "orders", ["note"])',
+            "require-concurrent-index-creation",
+            "autocommit_block",
+        ),
+        (
+            'op.drop_index("ix_orders_quantity_id", "orders")',
+            "require-concurrent-index-deletion",
+            "autocommit_block",
+        ),
+        (
+            'op.create_check_constraint("c", "orders", "quantity < 9")',
+            "constraint-missing-not-valid",
+            "VALIDATE",
+        ),
         ("op.execute(\"UPDATE orders SET note = 'x'\")", "rows-in-migration", "in batches"),
     ],
 )
 def test_a_migration_that_stops_a_service_is_refused_with_the_safe_way(
-    lint: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], body: str, rule: str, way: str
+    lint: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    body: str,
+    rule: str,
+    way: str,
 ) -> None:
     assert lint.main(project(tmp_path, body)) == 1
     output = capsys.readouterr().out
@@ -178,17 +230,19 @@ def test_a_migration_that_stops_a_service_is_refused_with_the_safe_way(
 def test_a_lock_without_a_time_limit_is_refused(lint: ModuleType, setting: str) -> None:
     limits = "SET lock_timeout = '2s'; SET statement_timeout = '1min';".replace(setting, "work_mem")
     sql = f"{limits}\nALTER TABLE orders ADD COLUMN x int;"
-    assert [finding.partition(":")[0] for finding in lint.findings(sql)] == [f"require-{setting.replace('_', '-')}"]
+    assert [finding.partition(":")[0] for finding in lint.findings(sql)] == [
+        f"require-{setting.replace('_', '-')}"
+    ]
 
 
 @pytest.mark.parametrize(
     "body",
     [
         'op.add_column("orders", sa.Column("x", sa.Integer()))',
-        'op.add_column("orders", sa.Column("x", sa.Integer(), nullable=False, server_default="0"))',
+        'op.add_column("orders", sa.Column("x", sa.Text, nullable=False, server_default=""))',
         'op.create_check_constraint("c", "orders", "quantity < 9", postgresql_not_valid=True)',
-        'with op.get_context().autocommit_block():\n        op.create_index("i", "orders", ["note"], '
-        "postgresql_concurrently=True)",
+        "with op.get_context().autocommit_block():\n"
+        '        op.create_index("i", "orders", ["note"], postgresql_concurrently=True)',
     ],
 )
 def test_the_safe_way_passes(lint: ModuleType, tmp_path: Path, body: str) -> None:
@@ -223,7 +277,9 @@ def test_of_two_that_migrate_at_once_one_waits_and_finds_nothing_to_do(fresh: En
 
 
 @only_postgres
-def test_a_migration_gives_up_a_lock_before_the_requests_behind_it_do(fresh: Engine, tmp_path: Path) -> None:
+def test_a_migration_gives_up_a_lock_before_the_requests_behind_it_do(
+    fresh: Engine, tmp_path: Path
+) -> None:
     command.upgrade(ALEMBIC, "head")
     with fresh.connect() as connection:
         connection.exec_driver_sql("BEGIN")

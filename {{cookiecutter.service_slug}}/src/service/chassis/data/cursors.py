@@ -9,7 +9,7 @@ import psycopg
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 
 from service.chassis.telemetry import metrics
-from service.chassis.telemetry import tracing
+from service.chassis.telemetry.context import current
 
 # The boundaries that OpenTelemetry advises, in seconds.
 BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
@@ -63,7 +63,8 @@ class InstrumentedCursor:
         name = statement[: statement.find(" ")] if " " in statement else statement
         timings: DatabaseMetrics = self.connection.metrics
         timings.operations.get(name, timings.other).observe(seconds)
-        if tracing.is_recording():
+        request = current.get()
+        if request.exporter is not None:
             attributes = {
                 "db.system.name": self.system,
                 "db.operation.name": name,
@@ -71,7 +72,7 @@ class InstrumentedCursor:
                 "db.query.text": statement,
                 **error,
             }
-            tracing.add_span(name, "client", seconds, attributes)
+            request.add_span(name, "client", seconds, attributes)
 
 
 class PostgresqlCursor(InstrumentedCursor, psycopg.Cursor[Any]):  # type: ignore[misc]

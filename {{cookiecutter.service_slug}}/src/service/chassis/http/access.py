@@ -5,14 +5,16 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from random import getrandbits
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from service.chassis.http.application import RULE
 from service.chassis.lifecycle import Readiness
 from service.chassis.telemetry import context
 from service.chassis.telemetry.context import Fields, RequestContext, Telemetry
-from service.chassis.telemetry.otlp import Exporter
+
+if TYPE_CHECKING:
+    from service.chassis.telemetry.otlp import Exporter
 
 log = logging.getLogger("service")
 
@@ -24,6 +26,17 @@ REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 MAX_METHOD = 32  # characters that are recorded
 MAX_PATH = 1024
+
+
+def parse_traceparent(header: str | None) -> tuple[str, str, str | None]:
+    """Return the ids of the trace and of the caller's span, and the caller's flags.
+
+    Without a well-formed header they are a new id, an empty one and None.
+    """
+    match = TRACEPARENT.fullmatch(header) if header else None
+    if match is None or (match[1] == "00" and match[5]):
+        return f"{getrandbits(128) or 1:032x}", "", None
+    return match[2], match[3], match[4]
 
 
 class Access:
@@ -64,12 +77,11 @@ class Exchange:
         """Take the ids from the request, where they are well formed, or make them."""
         telemetry = self._access.telemetry
         traceparent = self._environ.get("HTTP_TRACEPARENT")
-        match = TRACEPARENT.fullmatch(traceparent) if traceparent else None
-        if match is None or (match[1] == "00" and match[5]):
-            trace_id, self._parent_id, flags = f"{getrandbits(128) or 1:032x}", "", None
+        trace_id, self._parent_id, flags = parse_traceparent(traceparent)
+        if telemetry.sample is not None:
+            is_sampled = telemetry.sample(trace_id, flags)
         else:
-            trace_id, self._parent_id, flags = match[2], match[3], match[4]
-        is_sampled = telemetry.sample(trace_id, flags)
+            is_sampled = flags is not None and int(flags, 16) & 1 == 1
         given = self._environ.get("HTTP_X_REQUEST_ID")
         ids = {
             "request_id": given if given and REQUEST_ID.fullmatch(given) else trace_id,
@@ -138,15 +150,15 @@ class Exchange:
             fields["error.type"] = self._error or str(self._status)
         return fields
 
-    def _add_span(self, exporter: Exporter, seconds: float, fields: Fields) -> None:
-        name = fields["http.request.method"].replace("_OTHER", "HTTP")
+    def _add_span(self, exporter: "Exporter", seconds: float, fields: Fields) -> None:
         attributes = fields | {
             "url.scheme": self._environ["wsgi.url_scheme"],
             "client.address": self._environ.get("REMOTE_ADDR", ""),
             "user_agent.original": self._environ.get("HTTP_USER_AGENT", "")[:MAX_PATH],
         }
-        if attributes["http.route"] == "none":
+        name = fields["http.request.method"].replace("_OTHER", "HTTP")
+        if fields["http.route"] == "none":
             del attributes["http.route"]
         else:
-            name += f" {attributes['http.route']}"
+            name += f" {fields['http.route']}"
         exporter.add(self._context.ids, self._parent_id, name, "server", seconds, attributes)

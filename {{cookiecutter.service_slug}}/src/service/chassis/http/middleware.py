@@ -29,22 +29,21 @@ MAX_COLLECTED = 1_048_576  # bytes of an answer; a longer one is streamed, for r
 RETRY_AFTER = 1  # seconds
 
 
-class ProcessEnvironment:
-    """Removes what the server adds from the process's environment: HTTP_PROXY would be a header."""
+def hide_process_environment(app: WSGIApplication) -> WSGIApplication:
+    """Remove what the server adds from the process's environment: HTTP_PROXY would be a header."""
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("HTTP_") or name == "REMOTE_USER"
+    }
 
-    def __init__(self, app: WSGIApplication) -> None:
-        self._app = app
-        self._variables = {
-            name: value
-            for name, value in os.environ.items()
-            if name.startswith("HTTP_") or name == "REMOTE_USER"
-        }
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        for name, value in self._variables.items():
+    def hide(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        for name, value in variables.items():
             if environ.get(name) == value:
                 del environ[name]
-        return self._app(environ, start_response)
+        return app(environ, start_response)
+
+    return hide if variables else app
 
 
 class Admission:
@@ -75,7 +74,11 @@ class Admission:
         except IndexError:
             refusal = exceptions.ServiceUnavailable(retry_after=RETRY_AFTER)
             return problems.respond(refusal, environ, start_response)
-        body = self._app(environ, start_response)
+        try:
+            body = self._app(environ, start_response)
+        except BaseException:
+            self._slots.append(slot)
+            raise
         if type(body) is list:
             self._slots.append(slot)
             return body
@@ -88,12 +91,16 @@ class AdmittedStream:
     def __init__(self, body: Iterable[bytes], release: Callable[[], None]) -> None:
         self._body = body
         self._release = release
+        self._is_closed = False
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._body)
 
     def close(self) -> None:
-        """End the answer and let the next request in."""
+        """End the answer and let the next request in, once."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         try:
             if hasattr(self._body, "close"):
                 self._body.close()
@@ -121,16 +128,15 @@ class Containment:
 
         try:
             body = self._app(environ, keep)
-            if not 200 <= int(status[:3]) <= 599:  # the server's process dies of others
+            # Read as the server reads it, whose process dies of others.
+            if not 200 <= int(status.partition(" ")[0]) <= 599:
                 raise ValueError(f"the application answered with status {status!r}")
             if type(body) is not list and _is_short(environ, status, headers):
                 body = _collect(body)
-        except exceptions.HTTPException as refusal:
-            return problems.respond(refusal, environ, start_response)
+            start_response(status, headers)
         except BaseException:  # SystemExit from a view must not end the process
             log.exception("the request failed outside the application")
             return problems.respond(exceptions.InternalServerError(), environ, start_response)
-        start_response(status, headers)
         return body
 
 
@@ -148,21 +154,24 @@ class BodyLimit:
         length = environ.get("CONTENT_LENGTH")
         is_chunked = environ.pop("HTTP_TRANSFER_ENCODING", None)
         if length or is_chunked:
-            if length and int(length) > self._max_size:
-                raise exceptions.RequestEntityTooLarge
-            deadline = time.monotonic() + self._timeout
-            body = environ["wsgi.input"] = Body(environ["wsgi.input"], self._max_size, deadline)
-            if is_chunked:
-                self._read_chunked(environ, body)
+            try:
+                self._limit(environ, int(length or 0), is_chunked)
+            except exceptions.HTTPException as refusal:
+                return problems.respond(refusal, environ, start_response)
         return self._app(environ, start_response)
 
-    def _read_chunked(self, environ: WSGIEnvironment, body: "Body") -> None:
-        if not _shows_its_end(environ.get("CONTENT_TYPE", "")):
-            message = "A chunked body must be JSON or multipart; send Content-Length."
-            raise exceptions.LengthRequired(message)
-        data = b"".join(iter(body.read, b""))
-        environ["wsgi.input"] = io.BytesIO(data)
-        environ["CONTENT_LENGTH"] = str(len(data))
+    def _limit(self, environ: WSGIEnvironment, length: int, is_chunked: str | None) -> None:
+        if length > self._max_size:
+            raise exceptions.RequestEntityTooLarge
+        deadline = time.monotonic() + self._timeout
+        body = environ["wsgi.input"] = Body(environ["wsgi.input"], self._max_size, deadline)
+        if is_chunked:
+            if not _shows_its_end(environ.get("CONTENT_TYPE", "")):
+                message = "A chunked body must be JSON or multipart; send Content-Length."
+                raise exceptions.LengthRequired(message)
+            data = b"".join(iter(body.read, b""))
+            environ["wsgi.input"] = io.BytesIO(data)
+            environ["CONTENT_LENGTH"] = str(len(data))
 
 
 class Body:
@@ -216,13 +225,12 @@ def _shows_its_end(content_type: str) -> bool:
 
 
 def init_app(app: Application, settings: ServerSettings) -> None:
-    """Lay the middleware around the application: a request passes it from the last to the first."""
-    handler: WSGIApplication = BodyLimit(
-        app.wsgi_app, settings.max_body_size, settings.request_timeout
-    )
+    """Lay the middleware around the application; a request passes the last line first."""
+    handler: WSGIApplication = app.wsgi_app
+    handler = BodyLimit(handler, settings.max_body_size, settings.request_timeout)
     handler = Containment(handler)
     handler = Admission(handler, settings.concurrency, app.telemetry.registry)
     handler = Access(handler, app.readiness, app.telemetry)
-    handler = ProcessEnvironment(handler)
+    handler = hide_process_environment(handler)
     handler = Probes(handler, app.readiness, app.telemetry)
     app.wsgi_app = handler  # type: ignore[method-assign]

@@ -5,7 +5,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from random import getrandbits
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry
 
@@ -15,14 +15,24 @@ if TYPE_CHECKING:
 Fields = dict[str, Any]  # by their names in OpenTelemetry's semantic conventions
 
 
-class RequestContext:
+class RequestContext(NamedTuple):
     """The ids that join a request's lines, spans and answer, and its exporter if it is sampled."""
 
-    __slots__ = ("exporter", "ids")
+    ids: Mapping[str, str]  # request_id, trace_id, span_id and trace_flags
+    exporter: "Exporter | None" = None
 
-    def __init__(self, ids: Mapping[str, str], exporter: "Exporter | None" = None) -> None:
-        self.ids = ids  # request_id, trace_id, span_id and trace_flags
-        self.exporter = exporter
+    def add_span(
+        self,
+        name: str,
+        kind: str,
+        seconds: float,
+        attributes: Fields,
+        span_id: str | None = None,
+    ) -> None:
+        """Add a step that lasted `seconds` and ends now, if the request is sampled."""
+        if self.exporter is not None:
+            ids = {**self.ids, "span_id": span_id or new_span_id()}
+            self.exporter.add(ids, self.ids["span_id"], name, kind, seconds, attributes)
 
 
 NO_REQUEST = RequestContext(MappingProxyType({}))
@@ -34,11 +44,6 @@ def new_span_id() -> str:
     return f"{getrandbits(64) or 1:016x}"
 
 
-def follow_caller(_trace_id: str, flags: str | None) -> bool:
-    """Sample what the caller samples."""
-    return flags is not None and int(flags, 16) & 1 == 1
-
-
 @dataclass
 class Telemetry:
     """What watches the requests of one application; each of telemetry's modules adds its part."""
@@ -46,7 +51,7 @@ class Telemetry:
     registry: CollectorRegistry | None = None  # what is scraped
     exporter: "Exporter | None" = None
     # Whether a trace is recorded, by its id and the caller's flags; None where it begins here.
-    sample: Callable[[str, str | None], bool] = follow_caller
+    sample: Callable[[str, str | None], bool] | None = None
     # Called with each answered request: its context, its fields and its duration in seconds.
     recorders: list[Callable[[RequestContext, Fields, float], None]] = field(default_factory=list)
 

@@ -17,6 +17,8 @@ from service.chassis.telemetry.stdout import stdout
 # The attributes of every LogRecord; the others came as `extra`.
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
+TEXT_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+TIME_FORMAT = "%H:%M:%S"
 access_log = logging.getLogger("service.access")
 
 
@@ -72,23 +74,27 @@ def make_handler(secrets: Iterable[str]) -> LineHandler:
 
 
 class AccessLog:
-    """Logs the answered requests of one application, slow ones as warnings."""
+    """Logs the answered requests of one application, slow ones as warnings.
+
+    Not by way of `logging`, which belongs to the process and costs too much for every request.
+    """
 
     def __init__(self, settings: TelemetrySettings) -> None:
-        self._is_json = is_json(settings)
+        self._text = None if is_json(settings) else logging.Formatter(TEXT_FORMAT, TIME_FORMAT)
         self._minimum = logging.getLevelNamesMapping()[settings.log_level]
         self._slow = settings.slow_request
 
     def __call__(self, _context: RequestContext, fields: Fields, seconds: float) -> None:
         level = logging.WARNING if seconds >= self._slow else logging.INFO
-        if level < self._minimum or not access_log.isEnabledFor(level):
+        if level < self._minimum or level < access_log.level:
             return
         method = fields.get("http.request.method_original") or fields["http.request.method"]
         what = f"{method} {fields['url.path']} {fields['http.response.status_code']}"
-        if not self._is_json:
-            access_log.log(level, "%s in %.1f ms", repr(what)[1:-1], seconds * 1000)
+        if self._text:
+            message = f"{repr(what)[1:-1]} in {seconds * 1000:.1f} ms"
+            record = logging.LogRecord(access_log.name, level, "", 0, message, None, None)
+            stdout.put(f"{self._text.format(record)}\n".encode())
             return
-        # Not by way of `logging`, whose records cost too much for every request.
         line = event(datetime.now(UTC), logging.getLevelName(level), access_log.name, what)
         line |= fields
         line["http.server.request.duration"] = int(seconds * 1e6) / 1e6
@@ -109,7 +115,7 @@ def is_json(settings: TelemetrySettings) -> bool:
 
 def config(settings: TelemetrySettings) -> Fields:
     """Return the `logging.config` dictionary of this process and of the server's worker."""
-    text = {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s", "datefmt": "%H:%M:%S"}
+    text = {"format": TEXT_FORMAT, "datefmt": TIME_FORMAT}
     handler = {"()": make_handler, "secrets": settings.secrets(), "formatter": "line"}
     server = {"handlers": ["stdout"], "propagate": False, "filters": [drop_thread_warning]}
     return {

@@ -114,11 +114,14 @@ class StandardOutput:
             self._has_lines.wait(WRITE_TIMEOUT if self._lines else None)
             time.sleep(FLUSH_INTERVAL)
             self._has_lines.clear()
-            self.flush()
-            if self._dropped and not self._lines:
-                log = logging.getLogger("service")
-                log.warning("%d lines were lost: nobody read them", self._dropped)
-                self._dropped = 0
+            self._flush_and_report()
+
+    def _flush_and_report(self) -> None:
+        self.flush()
+        if self._dropped and not self._lines:
+            log = logging.getLogger("service")
+            log.warning("%d lines were lost: nobody read them", self._dropped)
+            self._dropped = 0
 
 
 def _lock_file(operation: int) -> None:

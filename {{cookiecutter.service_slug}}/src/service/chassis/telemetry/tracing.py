@@ -12,7 +12,6 @@ from service.chassis.telemetry.context import (
     Observed,
     RequestContext,
     current,
-    follow_caller,
     new_span_id,
 )
 from service.chassis.telemetry.otlp import Exporter
@@ -34,7 +33,7 @@ def make_sampler(name: str, ratio: float) -> Sampler:
 
     def sample(trace_id: str, flags: str | None) -> bool:
         if flags is not None and follows_caller:
-            return follow_caller(trace_id, flags)
+            return int(flags, 16) & 1 == 1
         return int(trace_id[16:], 16) < bound
 
     return sample
@@ -60,7 +59,7 @@ class Span:
         if error:
             self.attributes["error.type"] = error.__qualname__
         span_id = self._context.ids["span_id"]
-        add_span(self._name, self._kind, seconds, self.attributes, span_id)
+        current.get().add_span(self._name, self._kind, seconds, self.attributes, span_id)
 
 
 def span(
@@ -75,21 +74,6 @@ def span(
     if parent.exporter is None:
         return NO_SPAN
     return Span(parent, name, kind, {} if attributes is None else attributes)
-
-
-def is_recording() -> bool:
-    """Return whether the current request is sampled."""
-    return current.get().exporter is not None
-
-
-def add_span(
-    name: str, kind: str, seconds: float, attributes: Fields, span_id: str | None = None
-) -> None:
-    """Add a step of the current request that lasted `seconds` and ends now."""
-    parent = current.get()
-    if parent.exporter is not None:
-        ids = {**parent.ids, "span_id": span_id or new_span_id()}
-        parent.exporter.add(ids, parent.ids["span_id"], name, kind, seconds, attributes)
 
 
 def init_app(app: Observed, settings: TelemetrySettings) -> None:

@@ -1,4 +1,4 @@
-"""The database that all tests share: SQLite in a file, or the PostgreSQL that TEST_DATABASE_URL names."""
+"""The database of the tests: SQLite in a file, or the one that TEST_DATABASE_URL names."""
 
 import os
 import tempfile
@@ -11,22 +11,25 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, event
 
-from service.chassis import health
-from service.chassis import idempotency
-from service.chassis.framework import Service
-from service.domain import tables
+from service.chassis import lifecycle
+from service.chassis.data import types
+from service.chassis.http.application import Application
+from service.chassis.resources import idempotency
 
 ALEMBIC = Config(toml_file=Path(__file__).parents[1] / "pyproject.toml")
 POSTGRES = os.environ.get("TEST_DATABASE_URL", "").startswith("postgres")
-only_postgres = pytest.mark.skipif(not POSTGRES, reason="SQLite has none of it; make test-postgres runs it")
+only_postgres = pytest.mark.skipif(
+    not POSTGRES, reason="SQLite has none of it; make test-postgres runs it"
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let every application of the tests use the database, also those made when a test's module is imported."""
-    health.PAUSE = 3600  # seconds: the thread of a check asks once, and takes no connection after its test
+    """Let every application use the database, also those made when a module is imported."""
+    lifecycle.CHECK_INTERVAL = 3600  # a check runs once, and takes no connection after its test
     folder = tempfile.TemporaryDirectory()
     config.add_cleanup(folder.cleanup)
-    os.environ["DATABASE_URL"] = os.environ.get("TEST_DATABASE_URL") or f"sqlite:///{folder.name}/service.db"
+    sqlite = f"sqlite:///{folder.name}/service.db"
+    os.environ["DATABASE_URL"] = os.environ.get("TEST_DATABASE_URL") or sqlite
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,9 +52,9 @@ def _no_connection_outlives_its_test() -> Iterator[None]:
 
 
 @pytest.fixture
-def connection(app: Service) -> Iterator[Connection]:
+def connection(app: Application) -> Iterator[Connection]:
     """A connection of the application's to empty tables, inside its context."""
     with app.app_context(), app.extensions["database"].read() as connection:
-        for table in (*reversed(tables.metadata.sorted_tables), idempotency.KEYS):
+        for table in (*reversed(types.metadata.sorted_tables), idempotency.KEYS):
             connection.execute(sa.delete(table))
         yield connection

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -9,21 +10,27 @@ from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
-from database_fixtures import only_postgres
 from flask.testing import FlaskClient
+from pydantic import SecretStr
 from sqlalchemy import Connection
 from werkzeug.exceptions import NotFound
 from werkzeug.test import TestResponse
 
+from database import only_postgres
+from service import seed
 from service.api import orders as api
-from service.chassis import idempotency
-from service.chassis.framework import Service
-from service.chassis.preconditions import IfMatch
-from service.chassis.preconditions import IfNoneMatch
+from service.chassis.data.connections import Database
+from service.chassis.http.application import Application
+from service.chassis.resources import idempotency
+from service.chassis.resources.pagination import make_cursor_key
+from service.chassis.resources.preconditions import IfMatch
+from service.chassis.resources.preconditions import IfNoneMatch
 from service.domain import orders
+from service.settings import Settings
+from service.storage import orders as storage
 
 TEA = {"reference": "PO-1", "sku": "tea", "quantity": 2}
-WISH = orders.Wish("PO-1", "tea", 2, "open", None)
+DRAFT = orders.OrderDraft("PO-1", "tea", 2, "open", None)
 
 pytestmark = pytest.mark.usefixtures("connection")
 
@@ -33,7 +40,7 @@ def place(client: FlaskClient, **changes: Any) -> TestResponse:
 
 
 def counted(connection: Connection) -> int | None:
-    return connection.scalar(sa.select(sa.func.count()).select_from(orders.ORDERS))
+    return connection.scalar(sa.select(sa.func.count()).select_from(storage.TABLE))
 
 
 def next_page(response: TestResponse) -> str | None:
@@ -52,23 +59,35 @@ def walk(client: FlaskClient, url: str) -> list[dict[str, Any]]:
     return items
 
 
-def test_an_order_costs_what_its_quote_says(connection: Connection) -> None:
-    assert orders.add(connection, WISH).amount_cents == 850
+def store(connection: Connection) -> orders.Order:
+    order = orders.place(DRAFT)
+    storage.insert(connection, order)
+    return order
+
+
+def test_an_order_costs_what_its_quote_says() -> None:
+    assert orders.place(DRAFT).amount_cents == 850
+
+
+def test_a_changed_order_keeps_what_the_customer_does_not_say() -> None:
+    order = orders.place(DRAFT)
+    changed = orders.change(order, replace(DRAFT, quantity=3))
+    expected = replace(order, quantity=3, amount_cents=1275, version=2)
+    assert changed == expected
+
+
+def test_a_shipped_order_does_not_change() -> None:
+    with pytest.raises(orders.ShippedError):
+        orders.change(orders.place(replace(DRAFT, status="shipped")), DRAFT)
 
 
 def test_what_was_stored_is_read_back_as_it_was(connection: Connection) -> None:
-    order = orders.add(connection, WISH)
-    assert orders.get(connection, order.id) == order
-
-
-def test_a_shipped_order_does_not_change(connection: Connection) -> None:
-    order = orders.add(connection, orders.Wish("PO-1", "tea", 2, "shipped", None))
-    with pytest.raises(orders.ShippedError):
-        orders.replace(connection, order, WISH)
+    order = store(connection)
+    assert storage.get(connection, order.id) == order
 
 
 def test_a_view_is_a_plain_function(connection: Connection) -> None:
-    order = orders.add(connection, WISH)
+    order = store(connection)
     assert api.get_order(order.id, IfNoneMatch()).body.amount_cents == 850
 
 
@@ -86,19 +105,29 @@ def test_a_placed_order_is_where_its_location_says(client: FlaskClient) -> None:
 def test_a_reference_that_is_taken_is_a_conflict(client: FlaskClient) -> None:
     place(client, reference="PO-1")
     response = place(client, reference="PO-1")
-    assert (response.status_code, response.get_json()["detail"]) == (409, "A value that must be unique is taken.")
+    assert (response.status_code, response.get_json()["detail"]) == (
+        409,
+        "A unique value is already in use.",
+    )
 
 
-def test_an_unknown_product_is_pointed_at_and_stores_nothing(client: FlaskClient, connection: Connection) -> None:
+def test_an_unknown_product_is_pointed_at_and_stores_nothing(
+    client: FlaskClient, connection: Connection
+) -> None:
     response = place(client, sku="gold")
     assert (response.status_code, response.get_json()["errors"][0]["pointer"]) == (422, "/sku")
     assert counted(connection) == 0
 
 
-@pytest.mark.parametrize("reference", ["'; DROP TABLE orders; --", "a\0b", "\ud800", "x" * 41, 1e400, 10**30])
+@pytest.mark.parametrize(
+    "reference", ["'; DROP TABLE orders; --", "a\0b", "\ud800", "x" * 41, 1e400, 10**30]
+)
 def test_hostile_values_are_problems(client: FlaskClient, reference: object) -> None:
     body = json.dumps(TEA | {"reference": reference})
-    assert client.post("/v1/orders", data=body, content_type="application/json").status_code in (400, 422)
+    assert client.post("/v1/orders", data=body, content_type="application/json").status_code in (
+        400,
+        422,
+    )
 
 
 @pytest.mark.parametrize("note", ["'; DROP TABLE orders; --", "%s %(x)s :x", "\\", "\u202e 🚀"])
@@ -111,7 +140,7 @@ def test_what_is_no_order_is_not_found(client: FlaskClient, number: str) -> None
     assert client.get(f"/v1/orders/{number}").status_code == 404
 
 
-@pytest.mark.parametrize("sort", list(orders.SORTS))
+@pytest.mark.parametrize("sort", list(storage.SORTS))
 def test_a_list_walked_page_by_page_is_whole_and_in_order(client: FlaskClient, sort: str) -> None:
     placed = {place(client, quantity=1 + n % 3).get_json()["id"] for n in range(7)}
     items = walk(client, f"/v1/orders?limit=2&sort={sort}")
@@ -130,7 +159,9 @@ def test_the_last_page_has_no_link(client: FlaskClient) -> None:
 def test_filters_hold_on_every_page(client: FlaskClient) -> None:
     for status in ("open", "paid", "open", "paid", "open"):
         place(client, status=status)
-    assert [item["status"] for item in walk(client, "/v1/orders?status=open&limit=1")] == ["open"] * 3
+    assert [item["status"] for item in walk(client, "/v1/orders?status=open&limit=1")] == [
+        "open"
+    ] * 3
 
 
 def test_rows_that_come_and_go_leave_the_walk_whole(client: FlaskClient) -> None:
@@ -153,7 +184,9 @@ def test_a_cursor_continues_no_other_list(client: FlaskClient) -> None:
     for _ in range(2):
         place(client)
     link = next_page(client.get("/v1/orders?limit=1&sort=created_at")) or ""
-    response = client.get(f"/v1/orders?sort=quantity&{urlsplit(link).query.partition('&sort=created_at&')[2]}")
+    response = client.get(
+        f"/v1/orders?sort=quantity&{urlsplit(link).query.partition('&sort=created_at&')[2]}"
+    )
     assert response.status_code == 422
 
 
@@ -175,17 +208,27 @@ def test_an_older_etag_gets_the_order(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("method", ["put", "patch", "delete"])
-@pytest.mark.parametrize(("headers", "status"), [({}, 428), ({"If-Match": '"9"'}, 412), ({"If-Match": 'W/"1"'}, 412)])
-def test_a_change_needs_the_etag(client: FlaskClient, method: str, headers: dict[str, str], status: int) -> None:
+@pytest.mark.parametrize(
+    ("headers", "status"), [({}, 428), ({"If-Match": '"9"'}, 412), ({"If-Match": 'W/"1"'}, 412)]
+)
+def test_a_change_needs_the_etag(
+    client: FlaskClient, method: str, headers: dict[str, str], status: int
+) -> None:
     body = None if method == "delete" else TEA
-    response = client.open(place(client).headers["Location"], method=method, headers=headers, json=body)
+    response = client.open(
+        place(client).headers["Location"], method=method, headers=headers, json=body
+    )
     assert response.status_code == status
 
 
 def test_a_replaced_order_has_a_new_etag(client: FlaskClient) -> None:
     location = place(client).headers["Location"]
     response = client.put(location, json=TEA | {"quantity": 3}, headers={"If-Match": '"1"'})
-    assert (response.status_code, response.headers["ETag"], response.get_json()["amount_cents"]) == (200, '"2"', 1275)
+    assert (
+        response.status_code,
+        response.headers["ETag"],
+        response.get_json()["amount_cents"],
+    ) == (200, '"2"', 1275)
 
 
 def test_a_patch_changes_only_what_it_names(client: FlaskClient) -> None:
@@ -197,7 +240,10 @@ def test_a_patch_changes_only_what_it_names(client: FlaskClient) -> None:
 
 def test_null_in_a_patch_removes(client: FlaskClient) -> None:
     location = place(client, note="soon").headers["Location"]
-    assert client.patch(location, json={"note": None}, headers={"If-Match": "*"}).get_json()["note"] is None
+    assert (
+        client.patch(location, json={"note": None}, headers={"If-Match": "*"}).get_json()["note"]
+        is None
+    )
 
 
 def test_a_shipped_order_conflicts_with_a_change(client: FlaskClient) -> None:
@@ -215,9 +261,15 @@ def send(client: FlaskClient, key: str, **changes: Any) -> TestResponse:
     return client.post("/v1/orders", json=TEA | changes, headers={"Idempotency-Key": key})
 
 
-def test_a_repeated_request_gets_the_first_answer(client: FlaskClient, connection: Connection) -> None:
+def test_a_repeated_request_gets_the_first_answer(
+    client: FlaskClient, connection: Connection
+) -> None:
     first, again = send(client, "k"), send(client, "k")
-    assert (again.status_code, again.data, again.headers["Location"]) == (201, first.data, first.headers["Location"])
+    assert (again.status_code, again.data, again.headers["Location"]) == (
+        201,
+        first.data,
+        first.headers["Location"],
+    )
     assert counted(connection) == 1
 
 
@@ -242,26 +294,37 @@ def test_a_key_is_forgotten_when_it_expires(
 
 def test_expired_keys_are_purged(connection: Connection) -> None:
     row = {"fingerprint": b"", "location": "", "answer": ""}
-    connection.execute(idempotency.KEEP, [row | {"key": "old", "expires": 1}, row | {"key": "new", "expires": 3}])
+    connection.execute(
+        idempotency.INSERT, [row | {"key": "old", "expires": 1}, row | {"key": "new", "expires": 3}]
+    )
     connection.execute(idempotency.PURGE, {"now": 2})
     assert connection.scalars(sa.select(idempotency.KEYS.c.key)).all() == ["new"]
 
 
 @pytest.mark.parametrize("key", ["", "a b", "ä", "x" * 256])
 def test_a_key_out_of_its_form_is_pointed_at(client: FlaskClient, key: str) -> None:
-    response = client.post("/v1/orders", json=TEA, headers=[("Idempotency-Key", key.encode("utf-8").decode("latin-1"))])
-    assert (response.status_code, response.get_json()["errors"][0]["header"]) == (422, "idempotency-key")
+    response = client.post(
+        "/v1/orders", json=TEA, headers=[("Idempotency-Key", key.encode("utf-8").decode("latin-1"))]
+    )
+    assert (response.status_code, response.get_json()["errors"][0]["header"]) == (
+        422,
+        "idempotency-key",
+    )
 
 
 @only_postgres
-def test_a_repetition_while_the_first_request_runs_is_told_so(app: Service, client: FlaskClient) -> None:
+def test_a_repetition_while_the_first_request_runs_is_told_so(
+    app: Application, client: FlaskClient
+) -> None:
     with app.extensions["database"].transaction() as first:
-        first.execute(idempotency.LOCK, {"key": "k"})
+        first.execute(idempotency.TRY_LOCK, {"key": "k"})
         response = send(client, "k")
     assert (response.status_code, "still running" in response.get_json()["detail"]) == (409, True)
 
 
-def test_one_key_sent_by_many_at_once_makes_one_row(app: Service, connection: Connection) -> None:
+def test_one_key_sent_by_many_at_once_makes_one_row(
+    app: Application, connection: Connection
+) -> None:
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: send(app.test_client(), "k"), range(20)))
     assert {answer.status_code for answer in answers} <= {201, 409}
@@ -269,15 +332,61 @@ def test_one_key_sent_by_many_at_once_makes_one_row(app: Service, connection: Co
     assert counted(connection) == 1
 
 
-def test_no_change_is_lost_among_many_at_once(app: Service) -> None:
+def test_no_change_is_lost_among_many_at_once(app: Application) -> None:
     location = place(app.test_client(), quantity=1).headers["Location"]
 
     def increment(_: int) -> bool:
         client = app.test_client()
         order = client.get(location)
         more = {"quantity": order.get_json()["quantity"] + 1}
-        return client.patch(location, json=more, headers={"If-Match": order.headers["ETag"]}).status_code == 200
+        return (
+            client.patch(
+                location, json=more, headers={"If-Match": order.headers["ETag"]}
+            ).status_code
+            == 200
+        )
 
     with ThreadPoolExecutor(4) as pool:
         successes = sum(pool.map(increment, range(40)))
     assert app.test_client().get(location).get_json()["quantity"] == 1 + successes
+
+
+def keys(*passwords: str, **more: Any) -> set[bytes]:
+    url = SecretStr("postgresql://u@h/x")
+    return {
+        make_cursor_key(Settings(database_url=url, database_password=SecretStr(p), **more))
+        for p in passwords
+    }
+
+
+def test_replicas_of_one_database_sign_cursors_alike() -> None:
+    assert len(keys("a", "a")) == 1
+    assert len(keys("a", "b")) == 2
+
+
+def test_a_key_that_is_set_signs_the_cursors() -> None:
+    assert keys("a", "b", cursor_key=SecretStr("mine")) == {b"mine"}
+
+
+def test_without_a_url_each_process_signs_with_a_key_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+    assert make_cursor_key(Settings()) != make_cursor_key(Settings())
+
+
+@pytest.fixture
+def database(app: Application) -> Database:
+    database: Database = app.extensions["database"]
+    return database
+
+
+def test_seeds_are_stored_once(database: Database) -> None:
+    assert (seed.seed(database), seed.seed(database)) == (len(seed.DRAFTS), 0)
+
+
+def test_a_seed_that_was_deleted_comes_back_alone(database: Database) -> None:
+    seed.seed(database)
+    with database.transaction() as connection:
+        connection.execute(sa.delete(storage.TABLE).where(storage.TABLE.c.reference == "SEED-2"))
+    assert seed.seed(database) == 1

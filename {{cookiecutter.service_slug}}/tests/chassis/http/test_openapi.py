@@ -1,0 +1,244 @@
+"""The API's document and its page, and that the document and the service agree."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+import schemathesis
+from flask import Blueprint
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck
+from hypothesis import settings
+from lab import lab_app
+from lab import problem
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from pydantic import Field, create_model
+from schemathesis import BaseSchema
+from schemathesis import Case
+from schemathesis.config import SchemathesisConfig
+from support import ROOT
+
+from service.app import create_app
+from service.chassis.http import openapi
+from service.chassis.http import problems
+from service.chassis.http.application import Application
+from service.chassis.http.routes import Routes, TypedView
+from service.chassis.http.validation import Model
+from service.chassis.telemetry import logs
+from service.settings import Settings
+
+TEXT = {"pattern": "^[^\\x00]*$", "type": "string"}
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    """The lab's document."""
+    return openapi.make_document(lab_app(), "Lab", "1", "Try")
+
+
+def test_the_document_is_valid(document: dict[str, Any]) -> None:
+    OpenAPIV31SpecValidator(document).validate()
+
+
+def test_the_served_document_is_valid(client: FlaskClient) -> None:
+    OpenAPIV31SpecValidator(client.get("/openapi.json").get_json()).validate()
+
+
+def test_the_served_document_is_the_committed_one(client: FlaskClient) -> None:
+    committed = json.loads((ROOT / "openapi.json").read_text("utf-8"))
+    assert client.get("/openapi.json").get_json() == committed, "run `make openapi`"
+
+
+def test_the_document_names_each_operation_after_its_view(document: dict[str, Any]) -> None:
+    operation = document["paths"]["/lab/items/{number}"]["delete"]
+    names = {
+        "operationId": "lab_delete_item",
+        "tags": ["lab"],
+        "summary": "Delete an item.",
+        "description": "It is gone for good.",
+    }
+    assert operation | names == operation
+
+
+def test_the_document_describes_every_method_and_no_other(document: dict[str, Any]) -> None:
+    assert {path: set(item) for path, item in document["paths"].items()} == {
+        "/lab/items": {"get", "post", "put"},
+        "/lab/items/{number}": {"patch", "delete"},
+        "/lab/jobs": {"post"},
+        "/lab/things": {"get"},
+        "/lab/raw/": {"get"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "statuses"),
+    [
+        ("/lab/items", "post", "201 400 413 415 422 default"),
+        ("/lab/items", "get", "200 422 default"),
+        ("/lab/items/{number}", "patch", "200 400 404 412 413 415 422 default"),
+        ("/lab/items/{number}", "delete", "204 404 default"),
+        ("/lab/jobs", "post", "201 400 413 415 422 default"),
+        ("/lab/things", "get", "200 default"),
+    ],
+)
+def test_the_document_lists_the_statuses(
+    document: dict[str, Any], path: str, method: str, statuses: str
+) -> None:
+    assert " ".join(document["paths"][path][method]["responses"]) == statuses
+
+
+def test_the_document_describes_errors_as_problems(document: dict[str, Any]) -> None:
+    responses = document["paths"]["/lab/items/{number}"]["delete"]["responses"]
+    assert responses["404"] == responses["default"] == {"$ref": "#/components/responses/Problem"}
+    content = document["components"]["responses"]["Problem"]["content"]
+    assert list(content) == [problems.MEDIA_TYPE]
+
+
+def test_the_document_gives_parameters_their_bounds_and_never_null(
+    document: dict[str, Any],
+) -> None:
+    assert document["paths"]["/lab/items"]["get"]["parameters"] == [
+        {
+            "name": "limit",
+            "in": "query",
+            "required": False,
+            "description": "Most to return",
+            "schema": {"default": 20, "maximum": 100, "minimum": 1, "type": "integer"},
+        },
+        {
+            "name": "tag",
+            "in": "query",
+            "required": False,
+            "schema": {"items": TEXT, "type": "array"},
+        },
+        {
+            "name": "colour",
+            "in": "query",
+            "required": False,
+            "schema": {"$ref": "#/components/schemas/Colour"},
+        },
+        {"name": "text_part", "in": "query", "required": False, "schema": TEXT},
+    ]
+
+
+def test_a_parameter_keeps_its_types_and_a_default_that_is_not_null() -> None:
+    class Sizes(Model):
+        size: int | bool | None = Field(5, deprecated=True)
+
+    app = Application(__name__)
+    blueprint = Blueprint("sizes", __name__)
+
+    def search(query: Sizes) -> None:
+        """Search."""
+
+    search.__annotations__["query"] = Sizes
+    Routes(blueprint).get("/")(search)
+    app.register_blueprint(blueprint)
+    paths = openapi.make_document(app, "Lab", "1", "Try")["paths"]
+    (parameter,) = paths["/"]["get"]["parameters"]
+    assert parameter["deprecated"]
+    assert parameter["schema"] == {
+        "anyOf": [{"type": "integer"}, {"type": "boolean"}],
+        "default": 5,
+    }
+
+
+def test_the_document_gives_path_and_header_their_names(document: dict[str, Any]) -> None:
+    number, match = document["paths"]["/lab/items/{number}"]["patch"]["parameters"]
+    assert number["schema"] == {"type": "integer", "minimum": 0, "maximum": 99}
+    assert (match["name"], match["in"]) == ("if-match", "header")
+    assert match["schema"] == {"maxLength": 10, **TEXT}
+
+
+def test_the_document_has_each_model_once_and_no_parameters_among_them(
+    document: dict[str, Any],
+) -> None:
+    models = "Box Change Colour Default Item Problem ProblemError Thing Tube"
+    assert " ".join(sorted(document["components"]["schemas"])) == models
+
+
+def test_the_document_announces_the_location_of_what_was_created(document: dict[str, Any]) -> None:
+    created = document["paths"]["/lab/items"]["post"]["responses"]["201"]
+    assert "Location" in created["headers"]
+
+
+def test_the_document_knows_no_null_where_a_field_may_be_absent(document: dict[str, Any]) -> None:
+    assert "null" not in json.dumps(document["components"]["schemas"]["Change"])
+
+
+def test_two_models_of_one_name_are_refused() -> None:
+    other = create_model("Thing", __base__=Model, __module__="elsewhere", other=(int, ...))
+    app = lab_app()
+    blueprint = Blueprint("other", __name__)
+
+    def view() -> Any:
+        return other.model_construct()
+
+    view.__annotations__["return"] = other
+    Routes(blueprint).get("/other")(view)
+    app.register_blueprint(blueprint)
+    with pytest.raises(TypeError, match="two models are called Thing"):
+        openapi.make_document(app, "Lab", "1", "Try")
+
+
+def test_the_page_needs_no_other_host_and_no_inline_script(client: FlaskClient) -> None:
+    response = client.get("/docs/")
+    policy = response.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'self'; img-src 'self' data:;")
+    assert not re.search(r"https?:|//|<script>|<style|\son\w+=", response.text)
+
+
+def test_the_page_gets_all_it_links_to(client: FlaskClient) -> None:
+    links = re.findall(r'(?:href|src)="(?!data:)([^"]+)"', client.get("/docs/").text)
+    answers = [client.get(f"/docs/{link}") for link in links]
+    types = {"css": "text/css", "js": "text/javascript"}
+    expected = [(200, types[link.rpartition(".")[2]]) for link in links]
+    assert [(answer.status_code, answer.mimetype) for answer in answers] == expected
+    assert len(links) == 4
+
+
+def test_an_asset_is_sent_once(client: FlaskClient) -> None:
+    tag = client.get("/docs/swagger-ui.css").headers["ETag"]
+    answer = client.get("/docs/swagger-ui.css", headers={"If-None-Match": tag})
+    assert answer.status_code == 304
+
+
+def test_the_page_has_no_other_files(client: FlaskClient) -> None:
+    problem(client.get("/docs/LICENSE"), 404)
+
+
+def load_schema(app: Application) -> BaseSchema:
+    """Load what `app` serves, and with which statuses it may refuse what that allows."""
+    allowed = ["2xx", 401, 403, 404, 409, 412, 428, 429]
+    views = ((rule, app.view_functions[rule.endpoint]) for rule in app.url_map.iter_rules())
+    # They raise 422 themselves, by rules that no schema can state.
+    refusing = [
+        rule.endpoint.replace(".", "_")
+        for rule, view in views
+        if isinstance(view, TypedView) and 422 in view.raises
+    ]
+    by_rule = {
+        "include-operation-id": refusing,
+        "checks": {"positive_data_acceptance": {"expected-statuses": [*allowed, 422]}},
+    }
+    config = SchemathesisConfig.from_dict(
+        {
+            "checks": {"positive_data_acceptance": {"expected-statuses": allowed}},
+            "operations": [by_rule] if refusing else [],
+        }
+    )
+    return schemathesis.openapi.from_wsgi("/openapi.json", app, config=config)
+
+
+def make_app() -> Application:
+    """Make the service's application; tests are being collected, so no logging is set up."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logs, "configure", lambda _settings: None)
+        return create_app(Settings(log_level="ERROR"))
+
+
+@load_schema(make_app()).parametrize()
+@settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+def test_every_answer_conforms_to_the_document(case: Case[Any]) -> None:
+    case.call_and_validate()

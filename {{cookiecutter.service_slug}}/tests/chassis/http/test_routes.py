@@ -1,0 +1,321 @@
+"""Typed views: what goes out, which views are refused at import, and how errors look."""
+
+import json
+import logging
+import re
+from typing import Any
+
+import pytest
+from flask import Blueprint, Response
+from flask.testing import FlaskClient
+from lab import ITEM
+from lab import THING
+from lab import TREE
+from lab import Box
+from lab import Colour
+from lab import Item
+from lab import Thing
+from lab import create_item
+from lab import problem
+from pydantic import MISSING
+from support import PARENT
+from support import TRACE
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import Conflict, InternalServerError, ServiceUnavailable, Unauthorized
+from werkzeug.test import TestResponse
+
+from service.chassis.http import problems
+from service.chassis.http.application import Application
+from service.chassis.http.routes import Created, Reply, Routes, TypedView
+from service.chassis.http.validation import Invalid, Model
+from service.chassis.telemetry import context
+from service.chassis.telemetry.context import RequestContext
+
+
+class Ratio(Model):
+    value: float
+
+
+class Secret(Thing):
+    secret: str
+
+
+def answer(result: Any, kind: Any = Thing) -> TestResponse:
+    """Return what is sent where the only view returns `result` and is annotated with `kind`."""
+
+    def view() -> Any:
+        return result
+
+    view.__annotations__["return"] = kind
+    app = Application(__name__)
+    blueprint = Blueprint("one", __name__)
+    problems.init_app(app)
+    Routes(blueprint).get("/")(view)
+    app.register_blueprint(blueprint)
+    return app.test_client().get("/")
+
+
+@pytest.mark.parametrize(
+    ("result", "kind"),
+    [
+        (TREE, Thing),
+        (TREE | {"secret": "hunter2"}, Thing),
+        (None, Thing),
+        (Box(kind="box", width=1), Thing),
+        (Thing.model_construct(**vars(THING) | {"colour": "red"}), Thing),
+        (Thing.model_construct(**vars(THING) | {"name": 1}), Thing),
+        (Thing.model_construct(**vars(THING) | {"name": "\ud800"}), Thing),
+        (THING, list[Thing]),
+        ([THING, None], list[Thing]),
+        ([TREE], list[Thing]),
+        (THING, Created[Thing]),
+        (Reply(THING), Created[Thing]),
+        (Created(None), Created[Thing]),
+        (Created([None]), Created[list[Thing]]),
+        (Reply(TREE, encoded=b"{}"), Reply[Thing]),
+        (Reply([None], encoded=b"[]"), Reply[list[Thing]]),
+        (THING, None),
+        (THING, Response),
+    ],
+    ids=repr,
+)
+def test_a_result_of_another_type_is_an_internal_error(result: object, kind: object) -> None:
+    response = answer(result, kind)
+    problem(response, 500)
+    assert not re.search("hunter2|Thing|pydantic", response.text)
+
+
+def test_the_encoded_body_of_a_reply_goes_out_as_it_is() -> None:
+    response = answer(Reply(THING, encoded=b'{"name" : "stored"}'), Reply[Thing])
+    assert (response.data, response.mimetype) == (b'{"name" : "stored"}', "application/json")
+
+
+def test_a_field_that_a_subclass_adds_does_not_go_out() -> None:
+    thing = Secret(name="a", colour=Colour.RED, secret="hunter2")  # noqa: S106
+    assert answer(thing).get_json() == TREE
+
+
+def test_a_model_refuses_to_hold_nan() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        Ratio(value=float("nan"))
+
+
+def test_a_list_goes_out() -> None:
+    assert answer([THING], list[Thing]).get_json() == [TREE]
+
+
+def test_a_reply_adds_headers(lab: FlaskClient) -> None:
+    assert lab.get("/lab/things").headers["X-Total"] == "1"
+
+
+def test_created_is_201_with_its_location(lab: FlaskClient) -> None:
+    response = lab.post("/lab/items", json=ITEM)
+    assert (response.status_code, response.headers["Location"]) == (201, "/lab/items/a")
+
+
+def test_none_is_204_without_a_type(lab: FlaskClient) -> None:
+    response = lab.delete("/lab/items/a")
+    assert (response.status_code, response.data) == (204, b"")
+    assert "Content-Type" not in response.headers
+
+
+def test_a_response_goes_out_as_it_is() -> None:
+    assert answer(Response("raw", 218), Response).status_code == 218
+
+
+async def asynchronous() -> Thing:
+    return THING
+
+
+def unannotated(number):  # type: ignore[no-untyped-def]
+    return number
+
+
+def surplus(number: str, other: str) -> Thing:
+    return Thing(name=number + other, colour=Colour.RED)
+
+
+def mistyped(number: int) -> Thing:
+    return Thing(name=str(number), colour=Colour.RED)
+
+
+def with_body(number: str, body: Thing) -> Thing:
+    return Thing(name=number, colour=body.colour)
+
+
+def with_dict(number: str, query: dict[str, str]) -> Thing:
+    return Thing(name=number, colour=Colour(query["colour"]))
+
+
+def union(number: str) -> Thing | Box:
+    return THING if number else Box(kind="box", width=1)
+
+
+def plain(number: str) -> list[int]:
+    return [int(number)]
+
+
+def bare(number: str) -> Created:  # type: ignore[type-arg]
+    return Created(Thing(name=number, colour=Colour.RED))
+
+
+@pytest.mark.parametrize(
+    ("view", "message"),
+    [
+        (asynchronous, "asynchronous is async"),
+        (unannotated, r"unannotated has no annotation for \['number', 'return'\]"),
+        (surplus, r"surplus and its rule /<number> do not agree: \['other'\] must be in both"),
+        (mistyped, r"mistyped takes \['number'\] as another type than its rule /<number> gives"),
+        (with_body, "with_body takes a body, which a GET request has not"),
+        (with_dict, "with_dict must take query and headers as models"),
+        (union, "union returns .*must be a model"),
+        (plain, "plain returns .*must be a model"),
+        (bare, "bare returns .*must be a model"),
+    ],
+)
+def test_a_view_without_a_clear_contract_is_refused(view: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        TypedView(view, "GET", "/<number>", ())
+
+
+def test_a_decorated_view_is_the_function_itself() -> None:
+    assert create_item(Item.model_validate_json(json.dumps(ITEM))).status == 201
+
+
+IDS = {"request_id": "r1", "trace_id": TRACE, "span_id": PARENT}
+
+
+def fail_with(error: BaseException) -> TestResponse:
+    """Return what is sent where the only view raises `error`."""
+    app = Application(__name__)
+    problems.init_app(app)
+
+    @app.get("/fail/<secret>")
+    def fail(secret: str) -> Response:
+        raise error
+
+    return app.test_client().get("/fail/hunter2")
+
+
+def test_an_unknown_path_is_a_problem(lab: FlaskClient) -> None:
+    document = problem(lab.get("/v%C3%A9"), 404)
+    assert document.instance == "/v\N{LATIN SMALL LETTER E WITH ACUTE}"
+
+
+def test_a_path_that_is_not_utf8_is_a_problem(lab: FlaskClient) -> None:
+    assert problem(lab.get("/%ff"), 404).instance == "/\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_wrong_method_is_a_problem_that_lists_the_right_ones(lab: FlaskClient) -> None:
+    response = lab.put("/lab/jobs")
+    problem(response, 405)
+    assert response.allow == {"POST", "OPTIONS"}
+
+
+def test_a_foreign_host_is_a_problem(lab: FlaskClient) -> None:
+    lab.application.config["TRUSTED_HOSTS"] = ["example.org"]
+    problem(lab.get("/lab/things"), 400)
+
+
+def test_a_doubled_slash_is_not_found(lab: FlaskClient) -> None:
+    problem(lab.get("/lab//things"), 404)
+
+
+def test_a_trailing_slash_too_much_is_not_found(lab: FlaskClient) -> None:
+    problem(lab.get("/lab/things/"), 404)
+
+
+def test_a_trailing_slash_too_few_is_a_redirect_without_html(lab: FlaskClient) -> None:
+    response = lab.get("/lab/raw")
+    assert (response.status_code, response.data) == (308, b"")
+    assert response.location == "http://localhost/lab/raw/"
+
+
+def test_head_has_the_headers_of_get(lab: FlaskClient) -> None:
+    get = lab.get("/lab/things")
+    head = lab.head("/lab/things")
+    assert (head.status_code, head.data, list(head.headers)) == (200, b"", list(get.headers))
+
+
+def test_head_of_a_problem_has_no_body(lab: FlaskClient) -> None:
+    response = lab.head("/none")
+    assert (response.status_code, response.data) == (404, b"")
+    assert response.content_type == problems.MEDIA_TYPE
+
+
+def test_options_lists_the_methods(lab: FlaskClient) -> None:
+    response = lab.options("/lab/jobs")
+    assert (response.status_code, response.data) == (204, b"")
+    assert response.allow == {"POST", "OPTIONS"}
+    assert "Content-Type" not in response.headers
+
+
+def test_an_unexpected_error_tells_nothing_and_is_logged_once_by_its_route(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert problem(fail_with(ZeroDivisionError("lost")), 500).detail is MISSING
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("service", logging.ERROR)
+    assert record.getMessage() == "GET /fail/<secret> failed"
+    assert record.exc_info
+
+
+def test_the_validation_of_other_data_is_an_internal_error() -> None:
+    with pytest.raises(ValueError, match="validation") as error:
+        Thing.model_validate({})
+    problem(fail_with(error.value), 500)
+
+
+def test_a_server_error_keeps_its_detail_to_itself() -> None:
+    response = fail_with(ServiceUnavailable("out of spoons", retry_after=3))
+    assert problem(response, 503).detail is MISSING
+
+
+@pytest.mark.parametrize(
+    ("error", "header"),
+    [
+        (ServiceUnavailable(retry_after=3), ("Retry-After", "3")),
+        (
+            Unauthorized(www_authenticate=WWWAuthenticate("bearer", {"realm": "a"})),
+            ("WWW-Authenticate", "Bearer realm=a"),
+        ),
+    ],
+)
+def test_an_error_keeps_its_headers(error: Exception, header: tuple[str, str]) -> None:
+    assert header in fail_with(error).headers.items()
+
+
+def test_an_error_with_a_response_of_its_own_goes_out_as_it_is() -> None:
+    assert fail_with(Conflict(response=Response("mine"))).text == "mine"
+
+
+def test_a_view_can_point_at_what_is_wrong() -> None:
+    response = fail_with(Invalid({"detail": "no", "pointer": "/a"}))
+    problem(response, 422)
+    assert response.get_json()["errors"] == [{"detail": "no", "pointer": "/a"}]
+
+
+def test_a_problem_carries_the_ids_of_its_request(lab: FlaskClient) -> None:
+    token = context.current.set(RequestContext(IDS))
+    document = problem(lab.get("/none"), 404)
+    context.current.reset(token)
+    assert (document.request_id, document.trace_id) == (IDS["request_id"], IDS["trace_id"])
+
+
+def test_an_error_outside_flask_is_the_same_problem() -> None:
+    error = ServiceUnavailable("out of spoons", retry_after=1)
+    status, body, headers = problems.describe(error, {"PATH_INFO": "/\u00c3\u00a9"})
+    document = problems.Problem.model_validate_json(body, extra="forbid")
+    assert status == "503 Service Unavailable"
+    assert (document.instance, document.detail) == ("/\u00e9", MISSING)
+    assert {("Retry-After", "1"), ("Content-Type", problems.MEDIA_TYPE)} <= set(headers)
+
+
+def test_an_unexpected_error_outside_flask_is_a_500() -> None:
+    status, _, _ = problems.describe(InternalServerError(), {"PATH_INFO": "/"})
+    assert status == "500 Internal Server Error"
+
+
+def test_an_empty_path_is_the_root() -> None:
+    _, body, _ = problems.describe(InternalServerError(), {"PATH_INFO": ""})
+    assert problems.Problem.model_validate_json(body).instance == "/"

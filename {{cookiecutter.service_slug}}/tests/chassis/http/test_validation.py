@@ -1,0 +1,206 @@
+"""What comes in: bodies, queries, headers and paths, and what is said of those that are wrong."""
+
+import json
+
+import pytest
+from flask.testing import FlaskClient
+from lab import ITEM
+from lab import pointers
+from lab import post
+from lab import problem
+from pydantic import model_validator
+
+from service.chassis.http.application import Application
+from service.chassis.http.validation import Invalid, Model, query_reader
+
+
+def test_a_right_body_comes_back_as_it_went_in(lab: FlaskClient) -> None:
+    response = lab.post("/lab/items", json=ITEM)
+    assert (response.status_code, response.get_json()) == (201, ITEM)
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"qty": "1"}, "/qty"),
+        ({"qty": True}, "/qty"),
+        ({"qty": 1.5}, "/qty"),
+        ({"qty": 1.0}, "/qty"),
+        ({"qty": 10**30}, "/qty"),
+        ({"price": False}, "/price"),
+        ({"price": "1.5"}, "/price"),
+        ({"price": float("nan")}, "/price"),
+        ({"price": float("inf")}, "/price"),
+        ({"name": None}, "/name"),
+        ({"name": ""}, "/name"),
+        ({"name": "a\0b"}, "/name"),
+        ({"colour": "green"}, "/colour"),
+        ({"at": 5}, "/at"),
+        ({"packing": {"kind": "box", "width": "1"}}, "/packing/width"),
+        ({"packing": {"kind": "box"}}, "/packing/width"),
+        ({"packing": {"kind": "bag"}}, "/packing"),
+        ({"counts": {"a/b~c": "1"}}, "/counts/a~1b~0c"),
+        ({"counts": {"a\0": 1}}, "/counts/a\0"),
+        ({"lines": [{"kind": "box", "width": 1}, {"kind": "box", "width": "1"}]}, "/lines/1/width"),
+        ({"other": 1}, "/other"),
+    ],
+)
+def test_a_wrong_value_is_pointed_at(
+    lab: FlaskClient, change: dict[str, object], pointer: str
+) -> None:
+    response = post(lab, json.dumps(ITEM | change).encode())
+    problem(response, 422)
+    assert pointers(response) == [pointer]
+
+
+def test_a_missing_field_is_pointed_at(lab: FlaskClient) -> None:
+    body = {name: value for name, value in ITEM.items() if name != "qty"}
+    assert pointers(lab.post("/lab/items", json=body)) == ["/qty"]
+
+
+def test_every_error_is_listed(lab: FlaskClient) -> None:
+    body = ITEM | {"qty": 0, "price": "1"}
+    assert pointers(lab.post("/lab/items", json=body)) == ["/qty", "/price"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"{'name': 1}",
+        b"\xff",
+        b'{"name": "\xff"}',
+        rb'{"name": "\ud800"}',
+        b'{"name": "\0"}',
+        b"[" * 100_000,
+        b'{"a":' * 10_000,
+        b'{"qty": ' + b"9" * 5000 + b"}",
+        b"{} {}",
+    ],
+    ids=lambda data: repr(data[:12]),
+)
+def test_what_is_not_json_is_a_bad_request(lab: FlaskClient, data: bytes) -> None:
+    problem(post(lab, data), 400)
+
+
+@pytest.mark.parametrize("data", [b'"{}"', b"null", b"1", b"[]"])
+def test_json_of_another_type_is_an_error_of_the_whole_body(lab: FlaskClient, data: bytes) -> None:
+    response = post(lab, data)
+    problem(response, 422)
+    assert pointers(response) == [""]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonx"],
+)
+def test_another_content_type_is_unsupported(lab: FlaskClient, content_type: str | None) -> None:
+    problem(post(lab, json.dumps(ITEM).encode(), content_type), 415)
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json; charset=utf-8", "application/merge-patch+json"]
+)
+def test_a_json_type_is_taken(lab: FlaskClient, content_type: str) -> None:
+    assert post(lab, json.dumps(ITEM).encode(), content_type).status_code == 201
+
+
+def test_a_body_over_the_limit_is_too_large(lab: FlaskClient) -> None:
+    lab.application.config["MAX_CONTENT_LENGTH"] = 10
+    problem(lab.post("/lab/items", json=ITEM), 413)
+
+
+def test_half_a_megabyte_of_errors_is_answered_in_a_line(lab: FlaskClient) -> None:
+    data = b"[" + b"0," * 250_000 + b"0]"
+    response = lab.put("/lab/items", data=data, content_type="application/json")
+    problem(response, 422)
+    assert len(response.data) < 500
+
+
+def test_an_error_repeats_neither_input_nor_addresses(lab: FlaskClient) -> None:
+    response = lab.post("/lab/items", json=ITEM | {"qty": "hunter2"})
+    error = {"detail": "Input should be a valid integer", "pointer": "/qty"}
+    assert response.get_json()["errors"] == [error]
+
+
+def test_a_patch_tells_absent_from_given(lab: FlaskClient) -> None:
+    assert lab.patch("/lab/items/1", json={}).get_json()["name"] == "a"
+    assert lab.patch("/lab/items/1", json={"name": "b"}).get_json()["name"] == "b 1 None"
+
+
+def test_a_patch_with_null_is_refused(lab: FlaskClient) -> None:
+    assert "/name" in pointers(lab.patch("/lab/items/1", json={"name": None}))
+
+
+def test_a_query_is_read_with_defaults_lists_and_enums(lab: FlaskClient) -> None:
+    response = lab.get("/lab/items?tag=a&tag=b&colour=red&text_part=%F0%9F%98%80")
+    assert response.get_json()["name"] == "20 ['a', 'b'] Colour.RED \N{GRINNING FACE}"
+
+
+def test_a_list_of_one_in_the_query_is_a_list(lab: FlaskClient) -> None:
+    assert lab.get("/lab/items?tag=a").get_json()["name"] == "20 ['a'] None None"
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [
+        ("limit=0", "limit"),
+        ("limit=x", "limit"),
+        ("limit=1&limit=2", "limit"),
+        ("colour=green", "colour"),
+        ("other=1", "other"),
+        ("text_part=%00", "text_part"),
+        ("text_part=a&text_part=b", "text_part"),
+        ("tag=%00", "tag"),
+    ],
+)
+def test_a_wrong_query_names_the_parameter(lab: FlaskClient, query: str, parameter: str) -> None:
+    response = lab.get(f"/lab/items?{query}")
+    problem(response, 422)
+    assert [error["parameter"] for error in response.get_json()["errors"]] == [parameter]
+
+
+def test_many_wrong_parameters_are_answered_in_a_line(lab: FlaskClient) -> None:
+    response = lab.get("/lab/items?" + "&".join(f"x{number}=1" for number in range(500)))
+    assert (response.status_code, len(response.get_json()["errors"])) == (422, 1)
+
+
+def test_an_error_of_the_whole_query_names_no_parameter() -> None:
+    class Interval(Model):
+        first: int
+        last: int
+
+        @model_validator(mode="after")
+        def check_order(self) -> "Interval":
+            if self.first > self.last:
+                raise ValueError("first must not be after last")
+            return self
+
+    read = query_reader(Interval)
+    app = Application(__name__)
+    with app.test_request_context("/?first=1&last=2"):
+        assert read() == Interval(first=1, last=2)
+    with app.test_request_context("/?first=2&last=1"), pytest.raises(Invalid) as refusal:
+        read()
+    assert refusal.value.errors == ({"detail": "Value error, first must not be after last"},)
+
+
+def test_a_header_is_read_by_its_name(lab: FlaskClient) -> None:
+    headers = {"If-Match": "v1", "X-Other": "1"}
+    response = lab.patch("/lab/items/1", json={"name": "b"}, headers=headers)
+    assert response.get_json()["name"] == "b 1 v1"
+
+
+def test_a_wrong_header_is_named(lab: FlaskClient) -> None:
+    response = lab.patch("/lab/items/1", json={}, headers={"If-Match": "x" * 11})
+    assert [error["header"] for error in response.get_json()["errors"]] == ["if-match"]
+
+
+def test_a_path_with_nul_is_not_found(lab: FlaskClient) -> None:
+    problem(lab.delete("/lab/items/a%00b"), 404)
+
+
+def test_a_field_may_be_called_default_or_type(lab: FlaskClient) -> None:
+    assert lab.post("/lab/jobs", json={"default": "a"}).get_json()["name"] == "aplain"
+    assert pointers(lab.post("/lab/jobs", json={"default": "\0"})) == ["/default"]

@@ -1,0 +1,439 @@
+"""Traces as a collector receives them, and what a failing collector does to requests: nothing."""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from flask.testing import FlaskClient
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from support import PARENT
+from support import SAMPLED
+from support import TRACE
+from support import Collector
+from support import Lines
+from support import Start
+from support import attributes
+from support import samples
+from support import wait_until
+
+from service.app import create_app
+from service.chassis.http.application import Application
+from service.chassis.project import PROJECT
+from service.chassis.telemetry import logs
+from service.chassis.telemetry import otlp
+from service.chassis.telemetry import tracing
+from service.chassis.telemetry.context import Fields
+from service.settings import Settings
+
+Make = Callable[..., Application]
+PRODUCT = "/v1/products/tea"
+
+
+@pytest.fixture(autouse=True)
+def _no_exporter_outlives_its_test(collector: Collector) -> Iterator[None]:
+    """Wait for the threads that the fixtures below have told to end."""
+    yield
+    collector.ended.set()
+    for thread in threading.enumerate():
+        if thread.name == "tracing":
+            thread.join(15)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def app(traced: Application) -> Application:
+    """The application with a collector, and a route whose request has two steps."""
+
+    @traced.get("/steps")
+    def steps() -> str:
+        select = {"db.system.name": "sqlite", "rows": 3, "cached": False, "part": 0.5}
+        with tracing.span("SELECT", "client", select):
+            logs.access_log.warning("within")
+        with tracing.span("broken"):
+            raise RuntimeError
+        return ""
+
+    return traced
+
+
+@pytest.fixture
+def make(traced: Application) -> Iterator[Make]:
+    """Makes further applications, by the names of settings: `make(otel_service_name="shop")`."""
+    apps: list[Application] = []
+
+    def make(**settings: object) -> Application:
+        app = create_app(Settings.model_validate({"log_format": "json", **settings}))
+        apps.append(app)
+        return app
+
+    yield make
+    for app in apps:
+        if app.telemetry.exporter:
+            app.telemetry.exporter.shutdown()
+
+
+def dropped(client: FlaskClient) -> float:
+    """Return how many spans of the application were dropped."""
+    return samples(client, "trace_spans_dropped_total")[()]
+
+
+def waiting(client: FlaskClient) -> float:
+    """Return how many spans of the application are to be sent."""
+    return samples(client, "trace_spans_waiting")[()]
+
+
+def resource_of(collector: Collector) -> Fields:
+    """Return what describes the sender of the first document."""
+    return attributes(collector.documents[0]["resourceSpans"][0]["resource"])
+
+
+def paths(spans: list[Fields]) -> list[str]:
+    """Return which requests the spans are of."""
+    return [attributes(span)["url.path"] for span in spans]
+
+
+def test_a_request_is_a_span_of_its_callers_trace(
+    client: FlaskClient, collector: Collector
+) -> None:
+    before = time.time_ns()
+    client.get(PRODUCT, headers=SAMPLED | {"User-Agent": "test"})
+    after = time.time_ns()
+    (span,) = collector.wait_for(1)
+    assert (span["traceId"], span["parentSpanId"], span["kind"]) == (TRACE, PARENT, 2)
+    assert span["name"] == "GET /v1/products/<sku>"
+    assert attributes(span) == {
+        "http.request.method": "GET",
+        "url.path": PRODUCT,
+        "url.scheme": "http",
+        "http.route": "/v1/products/<sku>",
+        "http.response.status_code": "200",
+        "client.address": "127.0.0.1",
+        "user_agent.original": "test",
+    }
+    start = int(span["startTimeUnixNano"])
+    end = int(span["endTimeUnixNano"])
+    assert start < end
+    assert before <= end <= after
+
+
+def test_the_service_and_what_the_settings_add_describe_the_spans(
+    client: FlaskClient, collector: Collector
+) -> None:
+    client.get(PRODUCT)
+    collector.wait_for(1)
+    assert set(resource_of(collector)) == {
+        "service.name",
+        "service.version",
+        "service.instance.id",
+        "deployment.environment.name",
+    }
+    assert (collector.headers["x-key"], collector.headers["x-other"]) == ("a b", "2")
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"otel_service_name": "shop", "otel_resource_attributes": "service.name=other"}, "shop"),
+        ({"otel_exporter_otlp_endpoint": "http://127.0.0.1:9"}, PROJECT.name),
+    ],
+)
+def test_the_more_exact_variable_wins(
+    collector: Collector, make: Make, settings: Fields, name: str
+) -> None:
+    app = make(otel_exporter_otlp_traces_endpoint=f"{collector.url}/v1/traces", **settings)
+    app.test_client().get(PRODUCT)
+    collector.wait_for(1)
+    assert resource_of(collector)["service.name"] == name
+
+
+def test_a_collector_that_takes_too_long_is_given_up(collector: Collector, make: Make) -> None:
+    collector.status = None
+    app = make(otel_exporter_otlp_endpoint=collector.url, otel_exporter_otlp_timeout=50)
+    app.test_client().get(PRODUCT)
+    wait_until(lambda: collector.asked > 1)
+
+
+@pytest.mark.parametrize("value", ["abc", "=ab"])
+@pytest.mark.parametrize("name", ["otel_exporter_otlp_headers", "otel_resource_attributes"])
+def test_what_is_no_list_of_pairs_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ValidationError, match="must be `name=value"):
+        Settings.model_validate({name: value})
+
+
+@pytest.mark.parametrize("value", ["key=a%0Ab", "key=%E2%82%ACa", "a key=ab"])
+def test_headers_that_cannot_be_sent_are_refused_and_not_told(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", value)
+    with pytest.raises(SystemExit):
+        Settings.load()
+    told = capsys.readouterr().err
+    what = "Value error, must be `name=value,...` of printable ASCII characters"
+    assert told == f"configuration: OTEL_EXPORTER_OTLP_HEADERS: {what}\n"
+
+
+def test_one_identity_is_in_the_span_the_line_and_the_problem(
+    client: FlaskClient, collector: Collector, lines: Lines
+) -> None:
+    answer = client.get("/none")
+    (span,) = collector.wait_for(1)
+    (line,) = lines()
+    assert answer.json
+    assert span["traceId"] == line["trace_id"] == answer.json["trace_id"]
+    assert span["traceId"] == answer.headers["X-Request-ID"]
+    assert span["spanId"] == line["span_id"]
+
+
+def test_steps_of_a_request_are_its_children_and_their_lines_bear_their_ids(
+    client: FlaskClient, collector: Collector, lines: Lines
+) -> None:
+    client.get("/steps", headers=SAMPLED)
+    select, broken, request = collector.wait_for(3)
+    assert (select["name"], select["kind"], broken["kind"]) == ("SELECT", 3, 1)
+    assert select["parentSpanId"] == broken["parentSpanId"] == request["spanId"]
+    assert select["traceId"] == broken["traceId"] == TRACE
+    within, *others = lines()
+    assert (within["message"], within["span_id"]) == ("within", select["spanId"])
+    assert {line["span_id"] for line in others} == {request["spanId"]}
+    assert {line["trace_id"] for line in (within, *others)} == {TRACE}
+
+
+def test_what_a_step_tells_keeps_its_type(client: FlaskClient, collector: Collector) -> None:
+    client.get("/steps", headers=SAMPLED)
+    values = {pair["key"]: pair["value"] for pair in collector.wait_for(3)[0]["attributes"]}
+    assert values == {
+        "db.system.name": {"stringValue": "sqlite"},
+        "rows": {"intValue": "3"},
+        "cached": {"boolValue": False},
+        "part": {"doubleValue": 0.5},
+    }
+
+
+def test_what_failed_says_so(client: FlaskClient, collector: Collector) -> None:
+    client.get("/steps", headers=SAMPLED)
+    select, broken, request = collector.wait_for(3)
+    statuses = [span["status"] for span in (select, broken, request)]
+    assert statuses == [{}, {"code": 2}, {"code": 2}]
+    assert attributes(broken)["error.type"] == "RuntimeError"
+    assert attributes(request)["error.type"] == "500"
+
+
+def test_a_refusal_is_no_failure_of_the_service(client: FlaskClient, collector: Collector) -> None:
+    client.open("/none", method="PROPFIND")
+    (span,) = collector.wait_for(1)
+    told = attributes(span)
+    assert (span["name"], span["status"]) == ("HTTP", {})
+    assert told["http.request.method"] == "_OTHER"
+    assert told["http.request.method_original"] == "PROPFIND"
+    assert "http.route" not in told
+
+
+def test_probes_and_what_the_caller_does_not_sample_make_no_span(
+    client: FlaskClient, collector: Collector
+) -> None:
+    for path in ("/livez", "/readyz", "/metrics"):
+        client.get(path, headers=SAMPLED)
+    client.get("/steps", headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
+    client.get(PRODUCT)
+    assert [span["name"] for span in collector.wait_for(1)] == ["GET /v1/products/<sku>"]
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio", "parents_no", "parents_yes", "root"),
+    [
+        ("always_on", 0, True, True, True),
+        ("always_off", 1, False, False, False),
+        ("traceidratio", 0, False, False, False),
+        ("traceidratio", 1, True, True, True),
+        ("parentbased_always_on", 0, False, True, True),
+        ("parentbased_always_off", 1, False, True, False),
+        ("parentbased_traceidratio", 0, False, True, False),
+        ("parentbased_traceidratio", 1, False, True, True),
+    ],
+)
+def test_a_sampler_decides_as_its_name_says(
+    name: str, ratio: float, parents_no: bool, parents_yes: bool, root: bool
+) -> None:
+    sample = tracing.make_sampler(name, ratio)
+    decisions = [sample(TRACE, flags) for flags in ("00", "03", None)]
+    assert decisions == [parents_no, parents_yes, root]
+
+
+@given(st.integers(1, 2**128 - 1))
+def test_a_share_of_traces_is_the_same_share_for_every_service(number: int) -> None:
+    sample = tracing.make_sampler("traceidratio", 0.25)
+    assert sample(f"{number:032x}", None) == (number % 2**64 < 2**62)
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["first on", "second on"])
+def test_each_application_has_its_own_sampler(
+    collector: Collector, make: Make, lines: Lines, is_first: bool
+) -> None:
+    samplers = ["always_on", "always_off"] if is_first else ["always_off", "always_on"]
+    endpoint = {"otel_exporter_otlp_endpoint": collector.url}
+    apps = [make(otel_traces_sampler=name, **endpoint) for name in samplers]
+    for number, app in enumerate(apps):
+        app.test_client().get(f"/{number}")
+    for app in apps:
+        assert app.telemetry.exporter
+        app.telemetry.exporter.shutdown()
+    assert paths(collector.spans) == ["/0" if is_first else "/1"]
+    flags = [line["trace_flags"] for line in lines() if "trace_flags" in line]
+    assert flags == (["01", "00"] if is_first else ["00", "01"])
+
+
+def test_each_application_has_its_own_exporter(collector: Collector, make: Make) -> None:
+    with Collector() as other:
+        apps = [
+            make(otel_exporter_otlp_endpoint=url, otel_exporter_otlp_headers=f"x-key={key}")
+            for url, key in ((collector.url, "a"), (other.url, "b"))
+        ]
+        apps.append(make())
+        for number, app in enumerate(apps):
+            app.test_client().get(f"/{number}")
+        assert paths(collector.wait_for(1)) == ["/0"]
+        assert paths(other.wait_for(1)) == ["/1"]
+        assert (collector.headers["x-key"], other.headers["x-key"]) == ("a", "b")
+        other.shutdown()
+
+
+def test_each_application_counts_its_own_spans(collector: Collector, make: Make) -> None:
+    collector.status = 400
+    refused = make(otel_exporter_otlp_endpoint=collector.url).test_client()
+    kept = make(otel_exporter_otlp_endpoint="http://127.0.0.1:9").test_client()
+    refused.get(PRODUCT)
+    wait_until(lambda: dropped(refused) == 1)
+    kept.get(PRODUCT)
+    assert (dropped(refused), waiting(refused)) == (1, 0)
+    assert (dropped(kept), waiting(kept)) == (0, 1)
+
+
+def test_without_an_endpoint_no_thread_runs_and_steps_are_free(make: Make) -> None:
+    kept: list[object] = []
+    app = make()
+
+    @app.get("/step")
+    def step() -> str:
+        kept.append(tracing.span("step"))
+        tracing.add_span("step", "internal", 1.0, {})
+        return ""
+
+    assert app.test_client().get("/step", headers=SAMPLED).status_code == 200
+    assert kept == [tracing.NO_SPAN]
+    assert app.telemetry.exporter is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "running"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SDK_DISABLED": "true"}, False),
+    ],
+)
+def test_only_with_an_endpoint_the_process_has_a_thread_for_traces(
+    start: Start, settings: dict[str, str], running: bool
+) -> None:
+    target = "chassis.telemetry.test_tracing:create_app_that_tells_its_threads"
+    process = start(target, **settings)
+    assert ("tracing" in json.loads(process.get("/threads")[2])) is running
+
+
+def create_app_that_tells_its_threads() -> Application:
+    """Make the service's application with one more route."""
+    app = create_app()
+    app.add_url_rule(
+        "/threads", view_func=lambda: [thread.name for thread in threading.enumerate()]
+    )
+    return app
+
+
+@pytest.mark.parametrize("status", [503, None])
+def test_what_does_not_fit_while_the_collector_is_away_is_counted_and_delays_nobody(
+    client: FlaskClient, collector: Collector, status: int | None
+) -> None:
+    collector.status = status
+    assert client.get(PRODUCT).status_code == 200
+    wait_until(lambda: collector.asked > 0)
+    for _ in range(49):
+        assert client.get(PRODUCT).status_code == 200
+    if status is None:
+        assert collector.asked == 1  # still waiting for the first answer, unlike the requests
+    assert (dropped(client), waiting(client)) == (30, 20)
+
+
+def test_spans_wait_for_a_collector_that_comes_back(
+    client: FlaskClient, collector: Collector, capfd: pytest.CaptureFixture[str]
+) -> None:
+    collector.status = 503
+    for _ in range(10):
+        client.get(PRODUCT)
+    wait_until(lambda: collector.asked > 2)
+    assert waiting(client) == 10
+    collector.status = 200
+    assert len(collector.wait_for(10)) == 10
+    wait_until(lambda: waiting(client) == 0)
+    assert dropped(client) == 0
+    told = re.findall("the collector takes ([a-z ]+)", capfd.readouterr().out)
+    assert told == ["no spans", "spans again"]
+
+
+def test_spans_that_the_collector_refuses_are_counted_and_not_sent_again(
+    client: FlaskClient, collector: Collector
+) -> None:
+    collector.status = 400
+    client.get(PRODUCT)
+    wait_until(lambda: dropped(client) == 1)
+    collector.status = 200
+    client.get("/v1/products/none")
+    assert paths(collector.wait_for(1)) == ["/v1/products/none"]
+
+
+def test_many_spans_are_sent_in_messages_of_bounded_size(
+    client: FlaskClient, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector.status = 503
+    monkeypatch.setattr(otlp, "MAX_EXPORT_BATCH_SIZE", 4)
+    for _ in range(10):
+        client.get(PRODUCT)
+    collector.status = 200
+    collector.wait_for(10)
+    resources = [document["resourceSpans"][0] for document in collector.documents]
+    assert max(len(resource["scopeSpans"][0]["spans"]) for resource in resources) == 4
+
+
+def test_a_full_message_is_sent_before_its_time(
+    collector: Collector, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(otlp, "SCHEDULE_DELAY", 3600)
+    monkeypatch.setattr(otlp, "MAX_EXPORT_BATCH_SIZE", 4)
+    client = make(otel_exporter_otlp_endpoint=collector.url).test_client()
+    for _ in range(4):
+        client.get(PRODUCT)
+    assert len(collector.wait_for(4)) == 4
+
+
+def test_the_last_spans_are_sent_before_the_process_ends(
+    start: Start, collector: Collector
+) -> None:
+    process = start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+    for _ in range(20):
+        process.get(PRODUCT)
+    assert process.stop() == 0
+    assert len(collector.spans) == 20
+
+
+def test_a_collector_that_hangs_does_not_hold_up_the_stop(
+    start: Start, collector: Collector
+) -> None:
+    collector.status = None
+    patience = {"OTEL_EXPORTER_OTLP_TIMEOUT": "3600000", "SHUTDOWN_GRACE": "3600"}
+    process = start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, **patience)
+    process.get(PRODUCT)
+    assert process.stop() == 0
+    assert "1 spans were not sent before the end" in process.output

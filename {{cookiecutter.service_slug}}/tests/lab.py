@@ -1,0 +1,165 @@
+"""The lab: an application with a route for everything that a typed view can take and return."""
+
+import enum
+from datetime import datetime
+from typing import Annotated, Literal
+
+import pytest
+from flask import Blueprint, Response, make_response
+from flask.testing import FlaskClient
+from pydantic import MISSING, Field
+from werkzeug.test import TestResponse
+
+from service.chassis.http import problems
+from service.chassis.http.application import Application
+from service.chassis.http.routes import Created, Reply, Routes
+from service.chassis.http.validation import Model
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Box(Model):
+    kind: Literal["box"]
+    width: int
+
+
+class Tube(Model):
+    kind: Literal["tube"]
+    length: int
+
+
+class Item(Model):
+    name: Annotated[str, Field(min_length=1, max_length=50)]
+    qty: Annotated[int, Field(ge=1, le=1000)]
+    price: float
+    colour: Colour
+    at: datetime
+    packing: Annotated[Box | Tube, Field(discriminator="kind")]
+    counts: dict[str, int]
+    lines: list[Box]
+
+
+class Thing(Model):
+    name: str
+    colour: Colour
+
+
+class Change(Model):
+    name: Annotated[str, Field(min_length=1)] | MISSING = MISSING
+
+
+class Search(Model):
+    limit: int = Field(20, ge=1, le=100, description="Most to return")
+    tag: list[str] = Field(default_factory=list)
+    colour: Colour | None = None
+    text_part: str | None = None
+
+
+class Match(Model):
+    if_match: Annotated[str, Field(max_length=10)] | None = None
+
+
+class Default(Model):
+    default: str
+    type: str = "plain"
+
+
+THING = Thing(name="a", colour=Colour.RED)
+TREE = {"name": "a", "colour": "red"}  # THING as JSON
+ITEM = {
+    "name": "a",
+    "qty": 1,
+    "price": 1.5,
+    "colour": "red",
+    "at": "2026-01-01T00:00:00Z",
+    "packing": {"kind": "box", "width": 1},
+    "counts": {},
+    "lines": [],
+}
+
+blueprint = Blueprint("lab", __name__, url_prefix="/lab")
+routes = Routes(blueprint)
+
+
+@routes.post("/items")
+def create_item(body: Item) -> Created[Item]:
+    return Created(body, {"Location": f"/lab/items/{body.name}"})
+
+
+@routes.put("/items")
+def replace_items(body: list[Item]) -> list[Item]:
+    return body
+
+
+@routes.patch("/items/<int(max=99):number>", raises=(412,))
+def change_item(number: int, body: Change, headers: Match) -> Thing:
+    if body.name is not MISSING:
+        return Thing(name=f"{body.name} {number} {headers.if_match}", colour=Colour.RED)
+    return THING
+
+
+@routes.delete("/items/<number>")
+def delete_item(number: str) -> None:
+    """Delete an item.
+
+    It is gone for good.
+    """
+
+
+@routes.get("/items")
+def search(query: Search) -> Thing:
+    name = f"{query.limit} {query.tag} {query.colour} {query.text_part}"
+    return Thing(name=name, colour=Colour.RED)
+
+
+@routes.post("/jobs")
+def start_job(body: Default) -> Created[Thing]:
+    return Created(Thing(name=body.default + body.type, colour=Colour.RED))
+
+
+@routes.get("/things")
+def list_things() -> Reply[list[Thing]]:
+    return Reply([THING], {"X-Total": "1"})
+
+
+@routes.get("/raw/")
+def raw() -> Response:
+    return make_response("raw")
+
+
+def lab_app() -> Application:
+    """Make an application with the lab's routes and with problems, without middleware."""
+    app = Application(__name__)
+    problems.init_app(app)
+    app.register_blueprint(blueprint)
+    return app
+
+
+@pytest.fixture
+def lab() -> FlaskClient:
+    """A client of the lab."""
+    return lab_app().test_client()
+
+
+def problem(response: TestResponse, status: int) -> problems.Problem:
+    """Check that the answer is a problem of this status and read it."""
+    found = (response.status_code, response.content_type)
+    assert found == (status, problems.MEDIA_TYPE), response.text
+    document = problems.Problem.model_validate_json(response.data, strict=True, extra="forbid")
+    assert document.status == status
+    return document
+
+
+def pointers(response: TestResponse) -> list[str]:
+    """Return the JSON pointers of a problem's errors."""
+    return [error["pointer"] for error in response.get_json()["errors"]]
+
+
+def post(
+    lab: FlaskClient, data: bytes, content_type: str | None = "application/json"
+) -> TestResponse:
+    """Send a body to the route that takes an item."""
+    return lab.post("/lab/items", data=data, content_type=content_type)

@@ -1,0 +1,212 @@
+"""The application as `create_app` puts it together: a line is a feature, and can be deleted."""
+
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from flask import request
+from support import Collector
+from werkzeug.test import TestResponse
+
+import service.app
+from service.chassis.http import middleware
+from service.chassis.http.application import Application
+from service.settings import Settings
+
+TEA = "/v1/products/tea"
+Capture = pytest.CaptureFixture[str]
+Feature = Callable[[Application, Capture], bool]
+
+
+def ask(app: Application, path: str, **options: Any) -> TestResponse:
+    """Send a request and read its answer to the end."""
+    return app.test_client().open(path, buffered=True, **options)
+
+
+def logs(app: Application, capture: Capture) -> bool:
+    capture.readouterr()
+    ask(app, TEA)
+    return f'"url.path":"{TEA}"' in capture.readouterr().out
+
+
+def metrics(app: Application, _capture: Capture) -> bool:
+    ask(app, TEA)
+    return "http_server_request_duration_seconds_count{" in ask(app, "/metrics").text
+
+
+def traces(app: Application, _capture: Capture) -> bool:
+    if app.telemetry.exporter is None:
+        return False
+    app.telemetry.exporter._spans.clear()
+    ask(app, TEA)
+    return len(app.telemetry.exporter._spans) == 1
+
+
+def problems(app: Application, _capture: Capture) -> bool:
+    return ask(app, "/none").mimetype == "application/problem+json"
+
+
+def catalogue(app: Application, _capture: Capture) -> bool:
+    return ask(app, TEA).status_code == 200
+
+
+def document(app: Application, _capture: Capture) -> bool:
+    paths = ("/openapi.json", "/docs/")
+    return [ask(app, path).status_code for path in paths] == [200, 200]
+
+
+def orders(app: Application, _capture: Capture) -> bool:
+    return ask(app, "/v1/orders").status_code == 200
+
+
+def probes(app: Application, _capture: Capture) -> bool:
+    paths = ("/livez", "/readyz")
+    return [ask(app, path).status_code for path in paths] == [200, 200]
+
+
+def ids(app: Application, _capture: Capture) -> bool:
+    return "X-Request-ID" in ask(app, "/none").headers
+
+
+def body_limit(app: Application, _capture: Capture) -> bool:
+    return ask(app, "/echo", method="POST", data=b" " * 5000).status_code == 413
+
+
+def admission(app: Application, _capture: Capture) -> bool:
+    return ask(app, "/again").text == "503"
+
+
+def containment(app: Application, _capture: Capture) -> bool:
+    try:
+        return ask(app, "/leave").status_code == 500
+    except SystemExit:
+        return False
+
+
+def environment(app: Application, _capture: Capture) -> bool:
+    user = {"HTTP_X_USER": os.environ["HTTP_X_USER"]}
+    return ask(app, "/user", environ_overrides=user).text == "nobody"
+
+
+FEATURES: dict[str, Feature] = {
+    feature.__name__: feature
+    for feature in (
+        logs,
+        metrics,
+        traces,
+        problems,
+        catalogue,
+        document,
+        orders,  # only-if: database == "postgresql"
+        probes,
+        ids,
+        body_limit,
+        admission,
+        containment,
+        environment,
+    )
+}
+RECORDS = {"logs", "metrics", "traces"}
+CHAIN = {"body_limit", "admission", "containment", "environment", "ids", "probes"}
+# What is lost with each line: the feature, and what stands on it.
+LOST_FROM_APP = {
+    "logs": {"logs"},
+    "metrics": {"metrics"},
+    "tracing": {"traces"},
+    "problems": {"problems"},
+    "api": {"catalogue", "orders"},
+    "openapi": {"document"},
+    "database": {"orders"},  # only-if: database == "postgresql"
+    "middleware": CHAIN | RECORDS,
+}
+LOST_FROM_CHAIN = {
+    "BodyLimit": {"body_limit"},
+    "Containment": {"containment"},
+    "Admission": {"admission"},
+    "Access": {"ids"} | RECORDS,
+    "hide_process_environment": {"environment"},
+    "Probes": {"probes", "metrics"},
+}
+
+
+def lost_features(app: Application, capture: Capture) -> set[str]:
+    """Add what the features are seen by, and return those that are missing."""
+
+    def again() -> str:
+        """Ask for itself until it is refused, or 9 times."""
+        depth = int(request.args.get("depth", 0))
+        answer = ask(app, "/again", query_string={"depth": depth + 1})
+        return answer.text if answer.status_code == 200 and depth < 9 else str(answer.status_code)
+
+    app.add_url_rule("/again", view_func=again)
+    app.add_url_rule("/echo", "echo", lambda: request.get_data(), methods=["POST"])
+    app.add_url_rule("/leave", view_func=sys.exit)
+    app.add_url_rule("/user", "user", lambda: request.headers.get("X-User", "nobody"))
+    lost = {name for name, works in FEATURES.items() if not works(app, capture)}
+    if app.telemetry.exporter is not None:
+        app.telemetry.exporter._spans.clear()
+        app.telemetry.exporter.shutdown()
+    return lost
+
+
+def without_line(module: ModuleType, pattern: str, folder: Path) -> ModuleType:
+    """Load a module as if one line of it had been deleted."""
+    source = Path(str(module.__file__)).read_text("utf-8")
+    shorter, count = re.subn(rf"^    {pattern}\(.*\n", "", source, flags=re.MULTILINE)
+    assert count == 1
+    path = folder / "shorter.py"
+    path.write_text(shorter, "utf-8")
+    spec = importlib.util.spec_from_file_location(module.__name__, path)
+    assert spec
+    assert spec.loader
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def lines_of(module: ModuleType, pattern: str) -> set[str]:
+    return set(re.findall(pattern, Path(str(module.__file__)).read_text("utf-8"), re.MULTILINE))
+
+
+@pytest.fixture
+def chosen(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings under which every feature can be seen."""
+    monkeypatch.setenv("HTTP_X_USER", "the process's own")
+    monkeypatch.setattr("service.chassis.telemetry.otlp.SCHEDULE_DELAY", 3600)
+    given = {"otel_exporter_otlp_endpoint": collector.url, "log_format": "json"}
+    return Settings.model_validate({"concurrency": 4, "max_body_size": 4096, **given})
+
+
+def test_every_line_is_known() -> None:
+    assert lines_of(service.app, r"^    (\w+)\.init_app\(") == LOST_FROM_APP.keys()
+    assert lines_of(middleware, r"^    handler = (\w+)\(") == LOST_FROM_CHAIN.keys()
+
+
+@pytest.mark.parametrize("line", LOST_FROM_APP)
+def test_a_line_that_is_deleted_from_the_application_takes_its_feature_alone(
+    line: str, chosen: Settings, tmp_path: Path, capfd: Capture
+) -> None:
+    shorter = without_line(service.app, rf"{line}\.init_app", tmp_path)
+    app = shorter.create_app(chosen)
+    assert lost_features(app, capfd) == LOST_FROM_APP[line] & FEATURES.keys()
+
+
+@pytest.mark.parametrize("line", LOST_FROM_CHAIN)
+def test_a_line_that_is_deleted_from_the_middleware_takes_its_feature_alone(
+    line: str, chosen: Settings, tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorter = without_line(middleware, f"handler = {line}", tmp_path)
+    monkeypatch.setattr(middleware, "init_app", shorter.init_app)
+    app = service.app.create_app(chosen)
+    assert lost_features(app, capfd) == LOST_FROM_CHAIN[line]
+
+
+def test_with_every_line_every_feature_works(chosen: Settings, capfd: Capture) -> None:
+    app = service.app.create_app(chosen)
+    assert lost_features(app, capfd) == set()
