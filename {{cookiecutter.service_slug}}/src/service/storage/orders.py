@@ -9,7 +9,6 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from service.chassis.data.statements import CompiledSelect
 from service.chassis.data.types import UtcDateTime
 from service.chassis.data.types import metadata
 from service.domain.orders import Order
@@ -50,9 +49,8 @@ SORTS = {
 }
 FILTERS = ("status", "sku")
 
-BY_ID = sa.select(TABLE).where(TABLE.c.id == sa.bindparam("wanted"))
-SELECT_BY_ID = CompiledSelect(BY_ID, Order)
-LOCK_BY_ID = BY_ID.with_for_update()
+SELECT_BY_ID = sa.select(TABLE).where(TABLE.c.id == sa.bindparam("wanted"))
+LOCK_BY_ID = SELECT_BY_ID.with_for_update()
 SELECT_REFERENCE = sa.select(TABLE.c.id).where(TABLE.c.reference == sa.bindparam("wanted"))
 INSERT = sa.insert(TABLE)
 UPDATE = sa.update(TABLE).where(TABLE.c.id == sa.bindparam("wanted"))
@@ -61,8 +59,8 @@ DELETE = sa.delete(TABLE).where(TABLE.c.id == sa.bindparam("wanted"))
 
 def get(connection: Connection, order_id: UUID) -> Order | None:
     """Read an order."""
-    found = SELECT_BY_ID(connection, wanted=order_id)
-    return found[0] if found else None
+    row = connection.execute(SELECT_BY_ID, {"wanted": order_id}).one_or_none()
+    return Order(*row) if row else None
 
 
 def lock(connection: Connection, order_id: UUID) -> Order | None:
@@ -103,7 +101,7 @@ def list_page(
     if after:
         parameters |= {"value": SORTS[sort].parse(after[0]), "id": UUID(after[1])}
     select = _select_page(sort, tuple(filters), after is not None)
-    return select(connection, **parameters)
+    return [Order(*row) for row in connection.execute(select, parameters)]
 
 
 def position(sort: str, order: Order) -> tuple[Any, UUID]:
@@ -112,7 +110,7 @@ def position(sort: str, order: Order) -> tuple[Any, UUID]:
 
 
 @cache
-def _select_page(sort: str, filters: tuple[str, ...], is_continued: bool) -> CompiledSelect[Order]:
+def _select_page(sort: str, filters: tuple[str, ...], is_continued: bool) -> sa.Select[Any]:
     column = TABLE.c[SORTS[sort].column]
     is_descending = SORTS[sort].is_descending
     keys = (column, TABLE.c.id)
@@ -122,10 +120,9 @@ def _select_page(sort: str, filters: tuple[str, ...], is_continued: bool) -> Com
         value = sa.bindparam("value", type_=column.type)
         after = sa.tuple_(value, sa.bindparam("id", type_=TABLE.c.id.type))
         conditions.append(key < after if is_descending else key > after)
-    statement = (
+    return (
         sa.select(TABLE)
         .where(*conditions)
         .order_by(*(part.desc() if is_descending else part for part in keys))
         .limit(sa.bindparam("limit"))
     )
-    return CompiledSelect(statement, Order)

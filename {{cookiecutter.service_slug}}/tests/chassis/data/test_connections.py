@@ -27,7 +27,6 @@ from database import only_postgres
 from service.app import create_app
 from service.chassis.data.connections import Database
 from service.chassis.data.engine import make_engine
-from service.chassis.data.statements import CompiledSelect
 from service.chassis.data.types import UtcDateTime
 from service.chassis.http.application import Application
 from service.chassis.resources.database import to_http_error
@@ -296,15 +295,6 @@ def test_the_server_keeps_the_limits(name: str, value: str) -> None:
         assert connection.exec_driver_sql(f"SHOW {name}").scalar() == value
 
 
-def test_a_read_that_is_wrong_says_so_as_any_statement_does(connection: Connection) -> None:
-    wrong = CompiledSelect(
-        sa.select(sa.column("no_such_column")).select_from(storage.TABLE), orders.Order
-    )
-    with pytest.raises(exc.DBAPIError, match="no_such_column"):
-        wrong(connection)
-    assert not connection.invalidated
-
-
 @only_postgres
 def test_a_server_that_takes_no_writes_is_unavailable(database: Database) -> None:
     def write(connection: Connection) -> None:
@@ -339,23 +329,23 @@ def test_a_server_that_says_nothing_counts_as_dead(database: Database) -> None:
 
 
 @only_postgres
-@pytest.mark.parametrize(
-    "use",
-    [
-        pytest.param(lambda connection: connection.exec_driver_sql("SELECT 1"), id="SQLAlchemy"),
-        pytest.param(lambda connection: storage.get(connection, uuid4()), id="Read"),
-    ],
-)
-def test_a_connection_that_the_server_ended_is_replaced(
-    database: Database, use: Callable[[Connection], object]
-) -> None:
+def test_a_connection_that_the_server_ended_is_replaced(database: Database) -> None:
+    end_others = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    )
     with database.read() as killer, database.read() as victim:
-        killer.exec_driver_sql(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-        )
+        killer.exec_driver_sql(end_others)
         with pytest.raises(exc.OperationalError):
-            use(victim)
+            victim.exec_driver_sql("SELECT 1")
         assert victim.invalidated
+    assert stored(database) == 0
+
+
+@only_postgres
+def test_a_transaction_that_a_reader_left_open_does_not_reach_the_next(database: Database) -> None:
+    with database.read() as connection:
+        connection.exec_driver_sql("BEGIN")
+        place(connection)
     assert stored(database) == 0
 
 

@@ -22,7 +22,7 @@ class Database:
     def __init__(
         self,
         settings: DatabaseSettings,
-        pool_size: int = 1,
+        pool_size: int = 5,
         registry: CollectorRegistry | None = None,
     ) -> None:
         metrics = DatabaseMetrics(registry)

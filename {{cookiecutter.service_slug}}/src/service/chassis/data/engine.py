@@ -37,6 +37,11 @@ class PostgresqlConnection(psycopg.Connection[Any]):
                 self.pgconn.finish()
             raise
 
+    def rollback(self) -> None:
+        """Roll back as the driver does, at no cost where no transaction is open."""
+        if self.pgconn.transaction_status != TransactionStatus.IDLE:
+            super().rollback()
+
 
 class SqliteConnection(sqlite3.Connection):
     """The standard library's connection with the cursor that records."""
@@ -77,7 +82,7 @@ def _sqlite_options(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
 
 
 def make_engine(
-    settings: DatabaseSettings, pool_size: int = 1, metrics: DatabaseMetrics | None = None
+    settings: DatabaseSettings, pool_size: int = 5, metrics: DatabaseMetrics | None = None
 ) -> Engine:
     """Make the engine, which connects at the first use.
 
