@@ -15,7 +15,7 @@ demo: $(DEMO) ## Bake a service with the defaults and serve it on http://localho
 	@echo "Try: curl localhost:5000/v1/products/tea    (Ctrl-C stops the service; make clean forgets it)"
 	@$(MAKE) --no-print-directory -C $(DEMO) run
 
-test: $(VENV)/ready build/service/ready ## Run all tests; those of the image need a Docker engine (ARGS="-k slug" for some)
+test: $(VENV)/ready build/service/ready build/extensions/ready ## Run all tests; those of the image need a Docker engine (ARGS="-k slug" for some)
 	@status=0; \
 	if docker info >/dev/null 2>&1; then $(BIN)/python -m pytest -m docker $(ARGS) || [ $$? = 5 ] || status=1; \
 	elif [ "$$CI" = true ]; then echo "No Docker engine answers, and CI has to run tests/docker: start one" >&2; exit 1; \
@@ -56,9 +56,17 @@ $(VENV)/ready: requirements-dev.txt
 	@touch $@
 
 build/service/ready: $(VENV)/ready $(SERVICE)/requirements-dev.txt
-	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/service
-	$(BIN)/uv pip install --quiet --python build/service/bin/python --require-hashes --requirement "$(SERVICE)/requirements-dev.txt"
-	@touch $@
+	$(call locked,build/service,--requirement "$(SERVICE)/requirements-dev.txt")
+
+# The same with extensions of Flask, for tests/habits.
+build/extensions/ready: $(VENV)/ready $(SERVICE)/requirements-dev.txt tests/habits/requirements.txt
+	$(call locked,build/extensions,--requirement "$(SERVICE)/requirements-dev.txt" --requirement tests/habits/requirements.txt)
+
+define locked
+$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(1)
+$(BIN)/uv pip install --quiet --python $(1)/bin/python --require-hashes $(2)
+@touch $(1)/ready
+endef
 
 QUIET := --quiet --disable-pip-version-check
 

@@ -40,6 +40,7 @@ DEPENDENCIES = {
     "import-linter",
     "mypy",
     "openapi-spec-validator",
+    "opentelemetry-api",
     "orjson",
     "prometheus-client",
     "psycopg",
@@ -85,7 +86,8 @@ def text_fault(value: str) -> str | None:
 def slug_fault(value: str) -> str | None:
     """Say what keeps `value` from naming a folder, image, host and distribution, or None."""
     if not SLUG.fullmatch(value):
-        return "use lower-case letters, digits and single dashes, a letter first: order-service"
+        signs = "lower-case letters, digits and single dashes"
+        return f"use {signs}, a letter first, as in order-service"
     if len(value) > SLUG_LIMIT:
         return f"use at most {SLUG_LIMIT} characters"
     if value in RESERVED:
@@ -211,7 +213,12 @@ class TemplateExtension(Extension):
         self.hooks = {path.read_text(encoding="utf-8") for path in hooks}
         self.defaults = {value for value in SPECIFICATION.values() if isinstance(value, str)}
 
-    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:  # noqa: ARG002
+    def preprocess(
+        self,
+        source: str,
+        name: str | None,
+        filename: str | None = None,  # noqa: ARG002
+    ) -> str:
         """Leave to Jinja the template's own syntax; a string without a name may be an answer."""
         if name is not None:
             return MARKER.sub(_condition, NOT_FOR_FILES.sub(_literally, source))

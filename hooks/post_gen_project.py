@@ -46,7 +46,6 @@ OPTIONAL: dict[str, Wanted] = {
     "src/service/storage/orders.py": DATABASE,
     "tests/api/test_orders.py": DATABASE,
     "tests/chassis/data": DATABASE,
-    "tests/chassis/resources": DATABASE,
     "tests/database.py": DATABASE,
     "tests/test_database_files.py": DATABASE,
     "tests/test_migrations.py": DATABASE,

@@ -102,10 +102,21 @@ def bake(template: Path, user_config: Path, tmp_path_factory: pytest.TempPathFac
     return bake
 
 
+def python_of(environment: str) -> Path:
+    """Return the interpreter of an environment that the Makefile makes."""
+    python = ROOT / "build" / environment / "bin" / "python"
+    if not python.exists():
+        pytest.fail(f"run the tests by `make test`, or once `make build/{environment}/ready`")
+    return python
+
+
 @pytest.fixture(scope="session")
 def service_python() -> Path:
     """The interpreter with all that any generated service's checks need."""
-    python = ROOT / "build" / "service" / "bin" / "python"
-    if not python.exists():
-        pytest.fail("run the tests by `make test`, or once `make build/service/ready`")
-    return python
+    return python_of("service")
+
+
+@pytest.fixture(scope="session")
+def extensions_python() -> Path:
+    """The interpreter with that and the extensions of Flask that tests/habits tries."""
+    return python_of("extensions")

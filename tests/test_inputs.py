@@ -349,7 +349,8 @@ def test_no_code_given_as_an_answer_runs(
         try:
             bake_with(template, out / name, user_config, **{"service_slug": "orders", name: text})
         except FailedHookException as refusal:
-            assert str(refusal).startswith(name)  # noqa: PT017 - either way is right, as long as nothing ran
+            # Either way is right, as long as nothing ran.
+            assert str(refusal).startswith(name)  # noqa: PT017
     assert list(tmp_path.rglob(mark.name)) == []
 
 

@@ -18,6 +18,11 @@ from tests.conftest import ROOT
 from tests.conftest import bake_with
 
 LOCKS = ["requirements.txt", "requirements-dev.txt"]
+ALL_LOCKS = [
+    *(f"{FOLDER}/{name}" for name in LOCKS),
+    "requirements-dev.txt",
+    "tests/habits/requirements.txt",
+]
 TOOL = str(Path(sys.executable).with_name("uv"))
 UV = (TOOL, "pip", "compile", "--quiet", "--universal", "--python-version", "3.11")
 STYLE = ("--generate-hashes", "--no-annotate", "--no-header")
@@ -120,11 +125,11 @@ def test_relocking_changes_nothing_where_the_manifests_did_not(
 ) -> None:
     copy = Path(shutil.copytree(template, tmp_path / "template"))
     relock(copy)
-    for name in (*(f"{FOLDER}/{lock}" for lock in LOCKS), "requirements-dev.txt"):
+    for name in ALL_LOCKS:
         assert (copy / name).read_text() == (ROOT / name).read_text()
 
 
-@pytest.mark.parametrize("name", [*(f"{FOLDER}/{lock}" for lock in LOCKS), "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ALL_LOCKS)
 def test_no_line_of_a_lock_names_a_host(name: str) -> None:
     pin = r"\S+==\S+( ; [^/]+)? \\|    --hash=sha256:[0-9a-f]{64}( \\)?"
     condition = r"# \{% (if cookiecutter\.[^/]+|endif) %\}"

@@ -48,9 +48,20 @@ def service(bake: Bake, service_python: Path, tmp_path: Path) -> Path:
 def make(service: Path, *arguments: str) -> tuple[int, str]:
     environment = {"PATH": os.environ["PATH"], "HOME": str(service.parent)}
     command = ("make", "--no-print-directory", *arguments)
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    done = subprocess.run(command, check=False, cwd=service, env=environment, **output)  # type: ignore[call-overload]
+    done = subprocess.run(
+        command,
+        cwd=service,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     return done.returncode, done.stdout
+
+
+def make_passes(service: Path, *arguments: str) -> None:
+    code, output = make(service, *arguments)
+    assert code == 0, output
 
 
 def add(service: Path, change: str, more: str = "") -> None:
@@ -98,12 +109,12 @@ def test_a_table_that_changed_becomes_a_migration_that_passes_the_checks(service
     text = table.read_text(encoding="utf-8")
     column = '    sa.Column("seen", UtcDateTime),\n'
     table.write_text(text.replace("    sa.CheckC", f"{column}    sa.CheckC"), encoding="utf-8")
-    assert make(service, "migration", "m=see orders")[0] == 0
+    make_passes(service, "migration", "m=see orders")
     written = next((service / "migrations" / "versions").glob("*_see_orders.py"))
     added = 'add_column(sa.Column("seen", sa.DateTime(timezone=True), nullable=True))'
     assert added in written.read_text("utf-8")
-    assert make(service, "lint")[0] == 0
-    assert make(service, "migrate")[0] == 0
+    make_passes(service, "lint")
+    make_passes(service, "migrate")
 
 
 def test_a_migration_needs_a_word_on_what_it_does(service: Path) -> None:
@@ -118,7 +129,7 @@ def test_a_dangerous_migration_fails_the_lint_and_says_the_safe_way(service: Pat
     assert "tried.py: ban-drop-column: ALTER TABLE orders DROP COLUMN note;" in output
     assert "instead: " in output
     add(service, DROP, 'accepted = {"ban-drop-column": "unused since 1.0.0"}\n')
-    assert make(service, "lint-migrations")[0] == 0
+    make_passes(service, "lint-migrations")
 
 
 def test_seeds_can_be_stored_again_and_again(service: Path) -> None:

@@ -83,10 +83,18 @@ class Terminal:
             self.folder /= line.removeprefix("cd ")
             assert self.folder.is_dir()
             return ""
-        options = {"cwd": self.folder, "env": self._environment, "text": True, "input": "\n" * 20}
-        done = subprocess.run(self.command(line), shell=True, stdout=-1, stderr=-2, **options)  # type: ignore[call-overload]
+        done = subprocess.run(
+            self.command(line),
+            shell=True,
+            cwd=self.folder,
+            env=self._environment,
+            input="\n" * 20,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         assert done.returncode == 0, f"{line}\n{done.stdout}"
-        return str(done.stdout)
+        return done.stdout
 
     def serve(self, line: str, path: str) -> int:
         """Run one line until its service answers, press Ctrl-C, and return the exit status."""

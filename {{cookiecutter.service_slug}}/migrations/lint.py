@@ -61,7 +61,9 @@ CHANGES_ROWS = re.compile(r"^\s*(?:UPDATE|DELETE FROM) (?!alembic_version)", re.
 def findings(sql: str, accepted: Collection[str] = ()) -> Iterator[str]:
     """Yield the rule, the statement and the safe way for each unsafe statement."""
     squawk = (*SQUAWK, f"--exclude={','.join((*EXCLUDED, *accepted))}")
-    done = subprocess.run(squawk, input=sql, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(  # noqa: S603
+        squawk, input=sql, capture_output=True, text=True, check=False
+    )
     if done.returncode not in (0, 1) or not done.stdout:
         raise RuntimeError(done.stderr)
     lines = sql.splitlines()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+from opentelemetry import trace
+from opentelemetry.util._once import Once
 from support import Collector
 from support import Lines
 from support import Process
@@ -30,6 +32,8 @@ pytest_plugins = [
 def _process_state_ends_with_its_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the next test's first application set up logging, and forget this test's secrets."""
     monkeypatch.setattr(stdout.stdout, "_secrets", [])
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
     yield
     root = logging.getLogger()
     root.handlers = [handler for handler in root.handlers if not isinstance(handler, LineHandler)]

@@ -145,6 +145,12 @@ class Process:
         self.popen.send_signal(number)
         return self.popen.wait(timeout)
 
+    def kill(self) -> None:
+        """End it and its worker, if they are still there."""
+        if self.popen.poll() is None:
+            os.killpg(self.popen.pid, signal.SIGKILL)
+            self.popen.wait()
+
 
 class Collector(ThreadingHTTPServer):
     """An OTLP receiver on a free port; `status` is its answer, None keeps the sender waiting."""
@@ -161,6 +167,12 @@ class Collector(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         # It looks so often, in seconds, whether it is shut down.
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of those that wait, and of the port."""
+        self.ended.set()
+        self.shutdown()
+        self.server_close()
 
     @property
     def spans(self) -> list[dict[str, Any]]:

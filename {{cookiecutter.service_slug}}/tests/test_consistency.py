@@ -335,7 +335,9 @@ def make_rules(service: Path) -> "subprocess.CompletedProcess[str]":
     """Run the script of `make rules` that lies beside this service.yaml."""
     command = (sys.executable, service / "scripts" / "rules.py")
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603 the command is ours
+    return subprocess.run(  # noqa: S603 the command is ours
+        command, capture_output=True, text=True, check=False, env=environment
+    )
 
 
 def test_the_rules_are_those_of_the_objectives() -> None:

@@ -1,6 +1,7 @@
 """Where settings come from, and what happens to bad ones."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,19 +9,24 @@ from pathlib import Path
 import pydantic
 import pytest
 from pydantic import SecretStr
+from support import ROOT
 
 from service.__main__ import main
-from service.chassis.configuration import MIB, PROJECT, Configuration, available_cpus, concurrency
+from service.chassis.project import PROJECT
+from service.chassis.server import settings as server
+from service.chassis.settings import EnvironmentSettings
 from service.settings import Settings
 
 
-class WithSecret(Configuration):
+class WithSecret(EnvironmentSettings):
+    """Settings of which one has no default."""
+
     token: SecretStr
     retries: int = 1
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [*Settings.model_fields, "config_dir", "token"]:
         monkeypatch.delenv(name.upper(), raising=False)
 
@@ -35,7 +41,9 @@ def test_settings_cannot_change() -> None:
         Settings().port = 1  # type: ignore[misc]
 
 
-def test_the_environment_wins_over_shared_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_wins_over_shared_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "PORT").write_text("6000\n")
     (tmp_path / "LOG_LEVEL").write_text("ERROR")
     monkeypatch.setenv("CONFIG_DIR", str(tmp_path))
@@ -44,7 +52,9 @@ def test_the_environment_wins_over_shared_defaults(tmp_path: Path, monkeypatch: 
     assert (settings.port, settings.log_level) == (7000, "ERROR")
 
 
-def test_a_secret_comes_from_the_file_that_its_variable_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_comes_from_the_file_that_its_variable_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "secret").write_text("hunter2\n")
     monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "secret"))
     settings = WithSecret.load()
@@ -81,7 +91,9 @@ def test_a_value_and_a_file_for_it_is_one_too_many(
     )
 
 
-def test_a_bad_secret_is_not_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_secret_is_not_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("RETRIES", "hunter2")
     with pytest.raises(SystemExit):
         WithSecret.load()
@@ -102,51 +114,87 @@ def test_a_folder_of_shared_defaults_that_is_not_there_stops_the_start(
     [
         ("PORT", "0"),
         ("PORT", "65536"),
-        ("WORKERS", "0"),
+        ("CONCURRENCY", "0"),
         ("MAX_BODY_SIZE", "-1"),
         ("DRAIN_DELAY", "-1"),
         ("LOG_LEVEL", "x"),
     ],
 )
-def test_a_value_out_of_range_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+def test_a_value_out_of_range_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variable: str,
+    value: str,
+) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(SystemExit):
         Settings.load()
-
-
-@pytest.mark.parametrize(("quota", "cpus"), [("50000 100000", 1), ("150000 100000", 2), ("400000 100000", 4)])
-def test_the_quota_of_the_container_counts_as_cpus(tmp_path: Path, quota: str, cpus: int) -> None:
-    (tmp_path / "cpu.max").write_text(quota)
-    assert available_cpus(tmp_path) == cpus
-
-
-def test_without_a_quota_the_cpus_of_the_machine_count(tmp_path: Path) -> None:
-    (tmp_path / "cpu.max").write_text("max 100000")
-    (tmp_path / "memory.max").write_text("max")
-    assert available_cpus(tmp_path) >= 1
-    assert concurrency(MIB, 1, tmp_path) >= 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"configuration: {variable}: ")
 
 
 @pytest.mark.parametrize(
-    ("cpus", "memory", "requests"), [(1, 1024, 4), (2, 1024, 8), (100, 4096, 32), (8, 120, 13), (8, 64, 2)]
+    ("quota", "cpus"), [("50000 100000", 1), ("150000 100000", 2), ("400000 100000", 4)]
 )
-def test_requests_at_once_follow_the_limits(tmp_path: Path, cpus: int, memory: int, requests: int) -> None:
-    (tmp_path / "cpu.max").write_text(f"{cpus * 100_000} 100000")
-    (tmp_path / "memory.max").write_text(str(memory * MIB))
-    assert concurrency(MIB, 1, tmp_path) == requests
+def test_the_quota_of_the_container_counts_as_cpus(tmp_path: Path, quota: str, cpus: int) -> None:
+    (tmp_path / "cpu.max").write_text(quota)
+    assert server.available_cpus(tmp_path) == cpus
 
 
-def test_config_prints_the_settings_and_masks_secrets(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_without_a_quota_the_cpus_of_the_machine_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PORT", "7000")
-    assert main(["config"]) == 0
-    assert "PORT=7000\n" in capsys.readouterr().out
+    (tmp_path / "cpu.max").write_text("max 100000")
+    (tmp_path / "memory.max").write_text("max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1, 2}, raising=False)
+    assert server.available_cpus(tmp_path) == 3
+    assert server.default_concurrency(server.MIB, tmp_path) == 12
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert server.available_cpus(tmp_path) == 2
+
+
+@pytest.mark.parametrize(
+    ("cpus", "memory", "requests"),
+    [(1, 1024, 4), (2, 1024, 8), (100, 4096, 32), (8, 120, 13), (8, 64, 2)],
+)
+def test_requests_at_once_follow_the_limits(
+    tmp_path: Path, cpus: int, memory: int, requests: int
+) -> None:
+    (tmp_path / "cpu.max").write_text(f"{cpus * 100_000} 100000")
+    (tmp_path / "memory.max").write_text(str(memory * server.MIB))
+    assert server.default_concurrency(server.MIB, tmp_path) == requests
+
+
+def test_requests_at_once_follow_the_size_of_a_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "default_concurrency", lambda size: size // 1024)
+    monkeypatch.setenv("MAX_BODY_SIZE", "7168")
+    assert Settings().concurrency == 7
+
+
+def run(command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run the module as a program, with these settings."""
+    return subprocess.run(  # noqa: S603 the command is this file's own
+        [sys.executable, "-m", "service", command],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+def test_config_prints_the_settings_and_masks_secrets() -> None:
+    headers = "authorization=hunter2"
+    shown = run("config", {"PORT": "7000", "OTEL_EXPORTER_OTLP_HEADERS": headers})
+    lines = shown.stdout.splitlines()
+    assert {"PORT=7000", "OTEL_EXPORTER_OTLP_HEADERS=**********"} <= set(lines)
+    assert len(lines) == len(Settings.model_fields)
+    assert "hunter2" not in shown.stdout + shown.stderr
 
 
 def test_openapi_prints_the_committed_contract(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["openapi"]) == 0
-    assert capsys.readouterr().out == (Path(__file__).parents[1] / "openapi.json").read_text("utf-8")
+    assert capsys.readouterr().out == (ROOT / "openapi.json").read_text("utf-8")
 
 
 def test_an_unknown_command_gets_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,14 +203,17 @@ def test_an_unknown_command_gets_the_usage(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_module_runs_as_a_program() -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "service", "config"],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src"), "PORT": "7001"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "PORT=7001\n" in run.stdout
+    assert "PORT=7001\n" in run("config", {"PORT": "7001"}).stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["serve"]])
+def test_without_a_command_it_serves(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("BIND_ADDRESS", "127.0.0.1")
+        monkeypatch.setenv("PORT", str(port))
+        with pytest.raises(SystemExit, match=f"cannot listen on 127.0.0.1 port {port}"):
+            main(arguments)
 
 
 def test_the_project_names_itself() -> None:

@@ -7,5 +7,6 @@ from service.api import orders  # only-if: database == "postgresql"
 
 
 def init_app(app: Flask) -> None:
+    """Register the blueprints."""
     app.register_blueprint(catalogue.blueprint)
     app.register_blueprint(orders.blueprint)  # only-if: database == "postgresql"

@@ -79,7 +79,7 @@ class EnvironmentSettings(BaseSettings):
         for error in errors:
             # A default that is derived from an invalid value is no error of its own.
             if error["type"] != "default_factory_not_called":
-                name = ".".join(str(part).upper() for part in error["loc"])
+                name = ".".join(str(part).upper() for part in error["loc"]) or "environment"
                 sys.stderr.write(f"configuration: {name}: {error['msg']}\n")
         raise SystemExit(2)
 

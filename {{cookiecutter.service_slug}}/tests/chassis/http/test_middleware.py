@@ -5,18 +5,19 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
-from typing import Any
+from contextvars import copy_context
+from typing import Any, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import pytest
 from flask import (
+    Flask,
+    Request,
     Response,
     after_this_request,
     has_request_context,
     request,
     request_tearing_down,
-    session,
     url_for,
 )
 from flask.testing import FlaskClient
@@ -43,7 +44,7 @@ from service.chassis.http.application import DirectResponse
 from service.chassis.http.middleware import MAX_COLLECTED
 from service.chassis.http.middleware import Admission
 from service.chassis.http.middleware import Body
-from service.chassis.http.middleware import BodyLimit
+from service.chassis.http.middleware import BodyTimeout
 from service.chassis.http.middleware import Containment
 from service.chassis.http.middleware import hide_process_environment
 from service.chassis.http.probes import Probes
@@ -51,7 +52,7 @@ from service.chassis.lifecycle import Check
 from service.chassis.lifecycle import Readiness
 from service.chassis.server.settings import ServerSettings
 from service.chassis.telemetry import metrics
-from service.chassis.telemetry.context import Fields, RequestContext, Telemetry
+from service.chassis.telemetry.context import Fields, Telemetry, current_ids
 from service.settings import Settings
 
 CHUNKED = {
@@ -122,14 +123,21 @@ class Recorder:
         self.ids: list[dict[str, str]] = []
         self.fields: list[Fields] = []
 
-    def __call__(self, context: RequestContext, fields: Fields, _seconds: float) -> None:
-        self.ids.append(dict(context.ids))
+    def __call__(self, _span: object, fields: Fields, _seconds: float) -> None:
+        self.ids.append(dict(current_ids()))
         self.fields.append(fields)
 
 
 def make_access(app: WSGIApplication, recorder: Recorder) -> Access:
     """Make the middleware that records, alone."""
     return Access(app, Readiness(), Telemetry(recorders=[recorder]))
+
+
+def contain(app: WSGIApplication, **config: Any) -> Containment:
+    """Lay the middleware that lets no error out around an application, alone."""
+    application = Application(__name__)
+    application.config.update(config)
+    return Containment(app, application)
 
 
 def make_chain(concurrency: int = 1) -> Application:
@@ -275,6 +283,27 @@ def test_a_streamed_answer_whose_close_raises_gives_its_slot_back() -> None:
     assert registry.get_sample_value(ACTIVE) == 0
 
 
+@pytest.mark.parametrize("is_read", [True, False])
+def test_a_stream_that_a_test_client_leaves_open_gives_its_slot_back(is_read: bool) -> None:
+    client = make_chain(concurrency=1).test_client()
+
+    def ask() -> None:
+        for _ in range(3):
+            answer = client.get("/stream/tea")
+            assert answer.status_code == 200
+            assert not is_read or answer.text == "teatea"
+            del answer
+
+    copy_context().run(ask)  # the last request does not end
+
+
+def test_a_stream_that_is_read_to_its_end_gives_its_slot_back() -> None:
+    registry = CollectorRegistry()
+    stream = begin(Admission(answering(iter([b"x"])), 4, registry))
+    assert list(stream) == [b"x"]
+    assert registry.get_sample_value(ACTIVE) == 0
+
+
 def test_a_stream_that_is_closed_twice_gives_its_slot_back_once() -> None:
     registry = CollectorRegistry()
     stream = begin(Admission(answering(broken()), 4, registry))
@@ -288,20 +317,39 @@ def test_a_stream_that_is_closed_twice_gives_its_slot_back_once() -> None:
     ["99 X", "101 Switching Protocols", "600 X", "1000 X", "2000 X", "200OK", "", "OK"],
 )
 def test_a_status_that_the_server_cannot_send_becomes_500(status: str) -> None:
-    assert call(Containment(answering([b"x"], status)))[0] == 500
+    assert call(contain(answering([b"x"], status)))[0] == 500
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), RuntimeError("secret")])
 def test_no_error_gets_past_it_and_nothing_of_it_is_told(error: BaseException) -> None:
-    admission = Admission(Containment(raising(error)), 1, None)
+    admission = Admission(contain(raising(error)), 1, None)
     for _ in range(2):
         status, headers, body = call(admission)
         assert (status, headers["Content-Type"]) == (500, problems.MEDIA_TYPE)
         assert b"secret" not in body
 
 
+@pytest.mark.parametrize("name", ["TESTING", "DEBUG", "PROPAGATE_EXCEPTIONS"])
+@pytest.mark.parametrize("error", [SystemExit(1), ZeroDivisionError()])
+def test_errors_get_out_where_flask_lets_them_out(name: str, error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        call(contain(raising(error), **{name: True}))
+    assert call(contain(raising(error), TESTING=True, PROPAGATE_EXCEPTIONS=False))[0] == 500
+
+
+def test_an_error_that_gets_out_is_recorded_and_gives_its_slot_back() -> None:
+    recorder = Recorder()
+    chain = contain(raising(ZeroDivisionError()), TESTING=True)
+    access = make_access(Admission(chain, 1, None), recorder)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            call(access)
+    assert [fields["error.type"] for fields in recorder.fields] == ["ZeroDivisionError"] * 2
+    assert {fields["http.response.status_code"] for fields in recorder.fields} == {500}
+
+
 def test_a_short_answer_that_fails_while_it_is_read_becomes_500() -> None:
-    assert call(Containment(answering(broken(), headers=[("Content-Length", "9")])))[0] == 500
+    assert call(contain(answering(broken(), headers=[("Content-Length", "9")])))[0] == 500
 
 
 @pytest.mark.parametrize(
@@ -319,7 +367,7 @@ def test_only_a_short_answer_is_whole_before_it_is_sent(
     method: str, status: str, headers: dict[str, str], is_whole: bool
 ) -> None:
     app = answering(iter([b"x"]), status, headers.items())
-    assert (begin(Containment(app), method=method) == [b"x"]) is is_whole
+    assert (begin(contain(app), method=method) == [b"x"]) is is_whole
 
 
 def test_an_application_that_writes_instead_of_returning_is_told_so() -> None:
@@ -327,7 +375,7 @@ def test_an_application_that_writes_instead_of_returning_is_told_so() -> None:
         start_response("200 OK", [])(b"x")
         return []
 
-    assert call(Containment(app))[0] == 500
+    assert call(contain(app))[0] == 500
 
 
 def test_an_application_whose_headers_are_no_list_takes_no_slot_with_it() -> None:
@@ -335,7 +383,7 @@ def test_an_application_whose_headers_are_no_list_takes_no_slot_with_it() -> Non
         start_response("200 OK", ())
         return []
 
-    access = make_access(Admission(Containment(app), 1, None), Recorder())
+    access = make_access(Admission(contain(app), 1, None), Recorder())
     assert [call(access)[0] for _ in range(2)] == [500, 500]
 
 
@@ -360,6 +408,80 @@ def test_a_chunked_body_has_the_same_limit(
 
 
 @pytest.mark.parametrize(
+    "read",
+    [
+        lambda: str(len(request.get_data())),
+        lambda: str(sum(map(len, iter(lambda: request.stream.read(1000), b"")))),
+        lambda: str(sum(map(len, request.stream))),
+        lambda: str(sum(len(request.stream.read()) for _ in range(2))),
+    ],
+    ids=["whole", "pieces", "lines", "twice"],
+)
+@pytest.mark.parametrize(("size", "status"), [(0, 200), (4096, 200), (4097, 413)])
+def test_however_a_chunked_body_is_read_it_passes_at_the_limit_and_not_above(
+    app: Application, read: Callable[[], str], size: int, status: int
+) -> None:
+    app.add_url_rule("/length", view_func=read, methods=["POST"])
+    answer = app.test_client().post(
+        "/length",
+        input_stream=io.BytesIO(b"x" * size),
+        content_type="application/json",
+        environ_overrides=CHUNKED,
+    )
+    assert (answer.status_code, answer.text == str(size)) == (status, status == 200)
+
+
+@pytest.mark.parametrize(("limit", "status"), [(4096, 413), (5000, 200), (None, 413)])
+@pytest.mark.parametrize("transfer", [{}, CHUNKED])
+def test_a_view_may_set_a_limit_of_its_own(
+    app: Application, transfer: dict[str, Any], limit: int | None, status: int
+) -> None:
+    @app.post("/length")
+    def length() -> str:
+        request.max_content_length = limit  # None leaves the limit as it is
+        return str(len(request.get_data()))
+
+    answer = app.test_client().post(
+        "/length",
+        data=b"x" * 5000,
+        content_type="application/json",
+        environ_overrides=transfer,
+    )
+    assert answer.status_code == status
+
+
+def test_without_any_limit_a_chunked_body_is_read_whole(app: Application) -> None:
+    app.config["MAX_CONTENT_LENGTH"] = None
+    app.add_url_rule("/length", view_func=lambda: str(len(request.get_data())), methods=["POST"])
+    answer = app.test_client().post(
+        "/length",
+        data=b"x" * 5000,
+        content_type="application/json",
+        environ_overrides=CHUNKED,
+    )
+    assert answer.text == "5000"
+
+
+@pytest.mark.parametrize("size", [4000, 1_000_000])
+@pytest.mark.parametrize("transfer", [{}, CHUNKED])
+def test_a_body_that_is_not_read_is_not_looked_at(
+    app: Application, transfer: dict[str, Any], size: int
+) -> None:
+    class Untouched(io.BytesIO):
+        def read(self, _size: int | None = -1, /) -> bytes:
+            raise AssertionError
+
+    app.add_url_rule("/unread", view_func=lambda: "text", methods=["POST"])
+    answer = app.test_client().post(
+        "/unread",
+        input_stream=Untouched(),
+        content_type="text/csv",
+        environ_overrides={"CONTENT_LENGTH": str(size), **transfer},
+    )
+    assert (answer.status_code, answer.text) == (200, "text")
+
+
+@pytest.mark.parametrize(
     "media_type", ["application/json; charset=utf-8", "application/merge-patch+json"]
 )
 def test_a_chunked_json_body_reaches_the_view_whole(client: FlaskClient, media_type: str) -> None:
@@ -374,15 +496,16 @@ def test_a_chunked_json_body_reaches_the_view_whole(client: FlaskClient, media_t
 
 @pytest.mark.parametrize("media_type", ["text/csv", "application/x-ndjson", ""])
 def test_a_chunked_body_whose_cut_nobody_would_see_gets_411(
-    client: FlaskClient, media_type: str
+    app: Application, media_type: str
 ) -> None:
-    answer = client.post(
-        "/v1/quotes",
+    app.add_url_rule("/data", view_func=lambda: request.get_data(), methods=["POST"])
+    answer = app.test_client().post(
+        "/data",
         input_stream=io.BytesIO(b"a"),
         content_type=media_type,
         environ_overrides=CHUNKED,
     )
-    assert answer.status_code == 411
+    assert problem(answer, 411).detail
 
 
 def test_a_body_shorter_than_its_length_gets_400(client: FlaskClient) -> None:
@@ -400,8 +523,16 @@ def test_a_body_is_read_in_small_pieces_until_its_deadline(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr("service.chassis.http.middleware.time.monotonic", lambda: now[0])
-    body = Body(io.BytesIO(b"x" * 2000), limit=2000, deadline=101.0)
-    assert [len(body.read(size)) for size in (-1, 10, 5000, -1)] == [1024, 10, 966, 0]
+    asked: list[int] = []
+
+    class Stream(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            asked.append(size or 0)
+            return super().read(size)
+
+    body = Body(Stream(b"x" * 2000), deadline=101.0)
+    assert [len(body.read(size) or b"") for size in (10, 5000, -1, 1)] == [10, 1024, 966, 0]
+    assert (min(asked), max(asked)) == (1, 1024)
     now[0] = 101.1
     with pytest.raises(RequestTimeout):
         body.read()
@@ -417,14 +548,46 @@ def test_a_body_that_takes_too_long_gets_408(transfer: dict[str, Any]) -> None:
         "content_type": "application/json",
         "environ_overrides": transfer,
     }
-    assert call(BodyLimit(app, 10, timeout=10), **options)[::2] == (200, b"[]")
-    assert call(BodyLimit(app, 10, timeout=-1), **options)[0] == 408
+    assert call(BodyTimeout(app, timeout=10), **options)[::2] == (200, b"[]")
+    assert call(BodyTimeout(app, timeout=-1), **options)[0] == 408
+
+
+@pytest.mark.parametrize("name", ["readline", "readlines", "read"])
+def test_the_raw_stream_has_all_methods_of_wsgi(name: str) -> None:
+    app = Application(__name__)
+    read: dict[str, Callable[[Any], Any]] = {
+        "readline": lambda stream: stream.readline(),
+        "readlines": lambda stream: b"".join(stream.readlines()),
+        "read": lambda stream: stream.read(5000),
+    }
+    app.add_url_rule("/", view_func=lambda: read[name](request.input_stream), methods=["POST"])
+    data = b"x" * 3000 + b"\n"
+    assert call(BodyTimeout(app, timeout=10), method="POST", data=data)[2] == data
+
+
+def test_what_is_refused_while_a_body_is_read_goes_through_the_applications_hooks(
+    app: Application,
+) -> None:
+    @app.after_request
+    def mark(response: Response) -> Response:
+        response.headers["X-Mark"] = "1"
+        return response
+
+    app.register_error_handler(411, lambda error: (f"mine: {error.code}", 411))
+    app.add_url_rule("/data", view_func=lambda: request.get_data(), methods=["POST"])
+    client = app.test_client()
+    large = client.post("/data", data=b"x" * 5000)
+    assert (problem(large, 413).instance, large.headers["X-Mark"]) == ("/data", "1")
+    chunked = client.post("/data", data=b"x", content_type="text/csv", environ_overrides=CHUNKED)
+    assert (chunked.text, chunked.headers["X-Mark"]) == ("mine: 411", "1")
 
 
 def test_what_is_refused_before_any_work_is_a_problem() -> None:
-    limit = BodyLimit(raising(AssertionError()), max_size=1, timeout=10)
-    status, headers, _ = call(limit, method="POST", data=b"[]")
-    assert (status, headers["Content-Type"]) == (413, problems.MEDIA_TYPE)
+    admission = Admission(answering(iter([b"x"])), 1, None)
+    stream = begin(admission)
+    status, headers, _ = call(admission)
+    assert (status, headers["Content-Type"]) == (503, problems.MEDIA_TYPE)
+    stream.close()
 
 
 def test_variables_of_the_process_are_no_headers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -475,7 +638,6 @@ def test_without_ids_of_the_client_they_are_made() -> None:
         f"ff-{TRACE}-{PARENT}-01",
         f"00-{TRACE}-{PARENT}-01-more",
         f"00-{TRACE}-{PARENT}",
-        f"00-{TRACE}-{PARENT}-01\n",
     ],
 )
 def test_a_malformed_traceparent_is_ignored(traceparent: str) -> None:
@@ -602,7 +764,7 @@ def test_what_is_to_be_done_when_an_answer_was_sent_is_done() -> None:
         return DirectResponse("text")
 
     app.add_url_rule("/", view_func=view)
-    assert call(Containment(app))[2] == b"text"
+    assert call(contain(app))[2] == b"text"
     assert len(sent) == 1
 
 
@@ -613,7 +775,7 @@ def test_a_view_may_return_a_response_of_its_own_kind() -> None:
 
     app = Application(__name__)
     app.add_url_rule("/", view_func=lambda: Shouting("text"))
-    assert call(Containment(app))[2] == b"TEXT"
+    assert call(contain(app))[2] == b"TEXT"
 
 
 def test_hooks_that_are_registered_are_called() -> None:
@@ -645,31 +807,41 @@ def test_a_url_can_be_made_outside_a_request() -> None:
         assert url_for("view", name="a") == "http://example.org/a"
 
 
-def test_no_cookie_is_set_and_the_session_refuses_changes() -> None:
-    app = Application(__name__)
-    app.secret_key = "x"  # noqa: S105
-
-    @app.get("/")
-    def change() -> dict[str, bool]:
-        with pytest.raises(RuntimeError):
-            session["a"] = 1
-        return {"empty": not session}
-
-    response = app.test_client().get("/")
-    assert response.get_json() == {"empty": True}
-    assert "Set-Cookie" not in response.headers
-
-
 def test_an_empty_service_has_no_routes_of_its_own() -> None:
     assert list(Application(__name__).url_map.iter_rules()) == []
 
 
-def test_a_plain_view_answers_with_strict_json() -> None:
+def test_sessions_json_and_the_class_of_responses_are_those_of_flask() -> None:
     app = Application(__name__)
-    app.add_url_rule("/", view_func=lambda: {"at": datetime(2026, 1, 1, tzinfo=UTC)})
-    assert app.test_client().get("/").get_json() == {"at": "2026-01-01T00:00:00+00:00"}
+    stock = Flask(__name__)
+    assert type(app.json) is type(stock.json)
+    assert type(app.session_interface) is type(stock.session_interface)
+    assert app.response_class is stock.response_class is Response
 
 
-def test_json_can_be_written_and_read() -> None:
-    json = Application(__name__).json
-    assert json.loads(json.dumps({"a": 1})) == {"a": 1}
+def test_a_request_class_of_the_owner_keeps_what_the_service_needs() -> None:
+    class Shouting(Request):
+        @property
+        def shout(self) -> str:
+            return f"{self.path}!"
+
+    app = make_chain()
+    app.request_class = Shouting
+    app.add_url_rule("/shout", view_func=lambda: cast("Shouting", request).shout)
+    recorder = Recorder()
+    app.telemetry.recorders.append(recorder)
+    assert call(app, "/shout")[2] == b"/shout!"
+    assert [fields["http.route"] for fields in recorder.fields] == ["/shout"]
+    own = app.request_class
+    app.request_class = own
+    assert app.request_class is own
+
+
+@pytest.mark.parametrize(("path", "merged"), [("//tea", 200), ("///tea", 200), ("/a//tea", 308)])
+def test_a_doubled_slash_is_404_unless_they_are_merged(path: str, merged: int) -> None:
+    for is_merging, status in ((False, 404), (True, merged)):
+        app = Application(__name__)
+        app.url_map.merge_slashes = is_merging
+        app.add_url_rule("/tea", "tea", lambda: "text")
+        app.add_url_rule("/a/tea", "a", lambda: "text")
+        assert call(app, environ_overrides={"PATH_INFO": path})[0] == status

@@ -1,8 +1,10 @@
 """Typed views: what goes out, which views are refused at import, and how errors look."""
 
+import functools
 import json
 import logging
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,20 +18,27 @@ from lab import Colour
 from lab import Item
 from lab import Thing
 from lab import create_item
+from lab import lab_app
 from lab import problem
 from pydantic import MISSING
-from support import PARENT
+from support import SAMPLED
 from support import TRACE
 from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import Conflict, InternalServerError, ServiceUnavailable, Unauthorized
+from werkzeug.exceptions import (
+    Conflict,
+    HTTPException,
+    InternalServerError,
+    ServiceUnavailable,
+    Unauthorized,
+)
 from werkzeug.test import TestResponse
+from werkzeug.wrappers import Response as BaseResponse
 
 from service.chassis.http import problems
+from service.chassis.http.access import Access
 from service.chassis.http.application import Application
 from service.chassis.http.routes import Created, Reply, Routes, TypedView
 from service.chassis.http.validation import Invalid, Model
-from service.chassis.telemetry import context
-from service.chassis.telemetry.context import RequestContext
 
 
 class Ratio(Model):
@@ -182,7 +191,47 @@ def test_a_decorated_view_is_the_function_itself() -> None:
     assert create_item(Item.model_validate_json(json.dumps(ITEM))).status == 201
 
 
-IDS = {"request_id": "r1", "trace_id": TRACE, "span_id": PARENT}
+def deciding(decision: Any) -> Callable[[Any], Any]:
+    """Make a decorator that answers in place of the view, as those of extensions do."""
+
+    def decorate(view: Any) -> Any:
+        @functools.wraps(view)
+        def decide(**arguments: Any) -> Any:
+            return decision or view(**arguments)
+
+        return decide
+
+    return decorate
+
+
+@pytest.mark.parametrize(
+    ("decision", "status", "text"),
+    [
+        (None, 200, "raw"),
+        (Response("no", 401), 401, "no"),
+        (BaseResponse("no", 401), 401, "no"),
+        (("no", 401), 401, "no"),
+        (({"a": 1}, 401, {"X-A": "1"}), 401, '{"a":1}\n'),
+    ],
+)
+@pytest.mark.parametrize("kind", [Response, Thing, Created[Thing], None])
+def test_an_answer_of_a_decorator_goes_out(
+    decision: Any, status: int, text: str, kind: Any
+) -> None:
+    def view() -> Any:
+        return Response("raw")
+
+    view.__annotations__["return"] = kind
+    app = Application(__name__)
+    blueprint = Blueprint("one", __name__)
+    Routes(blueprint).get("/")(deciding(decision)(view))
+    app.register_blueprint(blueprint)
+    answered = app.test_client().get("/")
+    assert (answered.status_code, answered.text) == (status, text)
+
+
+def test_a_view_itself_gives_no_tuple() -> None:
+    problem(answer((TREE, 201), Response), 500)
 
 
 def fail_with(error: BaseException) -> TestResponse:
@@ -217,17 +266,18 @@ def test_a_foreign_host_is_a_problem(lab: FlaskClient) -> None:
     problem(lab.get("/lab/things"), 400)
 
 
-def test_a_doubled_slash_is_not_found(lab: FlaskClient) -> None:
-    problem(lab.get("/lab//things"), 404)
+@pytest.mark.parametrize("path", ["/lab//things", "//lab/things"])
+def test_a_doubled_slash_is_not_found(lab: FlaskClient, path: str) -> None:
+    problem(lab.get("/", environ_overrides={"PATH_INFO": path}), 404)
 
 
 def test_a_trailing_slash_too_much_is_not_found(lab: FlaskClient) -> None:
     problem(lab.get("/lab/things/"), 404)
 
 
-def test_a_trailing_slash_too_few_is_a_redirect_without_html(lab: FlaskClient) -> None:
+def test_a_trailing_slash_too_few_is_the_redirect_of_flask(lab: FlaskClient) -> None:
     response = lab.get("/lab/raw")
-    assert (response.status_code, response.data) == (308, b"")
+    assert (response.status_code, response.mimetype) == (308, "text/html")
     assert response.location == "http://localhost/lab/raw/"
 
 
@@ -245,19 +295,62 @@ def test_head_of_a_problem_has_no_body(lab: FlaskClient) -> None:
 
 def test_options_lists_the_methods(lab: FlaskClient) -> None:
     response = lab.options("/lab/jobs")
-    assert (response.status_code, response.data) == (204, b"")
+    assert (response.status_code, response.data) == (200, b"")
     assert response.allow == {"POST", "OPTIONS"}
-    assert "Content-Type" not in response.headers
 
 
-def test_an_unexpected_error_tells_nothing_and_is_logged_once_by_its_route(
+def test_an_unexpected_error_tells_nothing_and_is_logged_once_by_flask(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert problem(fail_with(ZeroDivisionError("lost")), 500).detail is MISSING
     (record,) = caplog.records
-    assert (record.name, record.levelno) == ("service", logging.ERROR)
-    assert record.getMessage() == "GET /fail/<secret> failed"
+    assert (record.name, record.levelno) == (__name__, logging.ERROR)
+    assert record.getMessage() == "Exception on /fail/hunter2 [GET]"
     assert record.exc_info
+
+
+def test_an_unexpected_error_of_the_service_is_logged_by_the_applications_logger(
+    app: Application, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.add_url_rule("/fail", "fail", lambda: str(1 / 0))
+    problem(app.test_client().get("/fail"), 500)
+    assert [record.name for record in caplog.records] == ["service.app"]
+
+
+@pytest.mark.parametrize("code", [404, HTTPException, Exception])
+def test_a_handler_of_the_owner_answers_before_problems(code: Any) -> None:
+    app = Application(__name__)
+    problems.init_app(app)
+    app.register_error_handler(code, lambda error: (f"mine: {error.code}", 404))
+    assert app.test_client().get("/none").text == "mine: 404"
+
+
+@pytest.mark.parametrize(
+    ("give", "media_type"),
+    [
+        (lambda error: error, problems.MEDIA_TYPE),
+        (lambda error: error.get_response(), "text/html"),
+        (lambda error: ({"mine": error.code}, error.code), "application/json"),
+    ],
+    ids=["error", "page", "dictionary"],
+)
+def test_a_handler_may_give_all_that_flask_takes(give: Any, media_type: str) -> None:
+    app = Application(__name__)
+    problems.init_app(app)
+    app.register_error_handler(404, give)
+    answered = app.test_client().get("/none")
+    assert (answered.status_code, answered.mimetype) == (404, media_type)
+
+
+def test_an_error_that_a_view_returns_is_a_problem() -> None:
+    app = Application(__name__)
+    problems.init_app(app)
+    app.add_url_rule("/", view_func=lambda: Conflict("taken"))
+    assert problem(app.test_client().get("/"), 409).detail == "taken"
+
+
+def test_an_error_without_a_status_is_an_internal_error() -> None:
+    problem(fail_with(HTTPException("lost")), 500)
 
 
 def test_the_validation_of_other_data_is_an_internal_error() -> None:
@@ -295,11 +388,13 @@ def test_a_view_can_point_at_what_is_wrong() -> None:
     assert response.get_json()["errors"] == [{"detail": "no", "pointer": "/a"}]
 
 
-def test_a_problem_carries_the_ids_of_its_request(lab: FlaskClient) -> None:
-    token = context.current.set(RequestContext(IDS))
-    document = problem(lab.get("/none"), 404)
-    context.current.reset(token)
-    assert (document.request_id, document.trace_id) == (IDS["request_id"], IDS["trace_id"])
+def test_a_problem_carries_the_ids_of_its_request() -> None:
+    app = lab_app()
+    access = Access(app.wsgi_app, app.readiness, app.telemetry)
+    app.wsgi_app = access  # type: ignore[method-assign]
+    headers = {"X-Request-ID": "r1", **SAMPLED}
+    document = problem(app.test_client().get("/none", headers=headers), 404)
+    assert (document.request_id, document.trace_id) == ("r1", TRACE)
 
 
 def test_an_error_outside_flask_is_the_same_problem() -> None:

@@ -7,7 +7,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -21,20 +21,25 @@ from service.chassis.telemetry.stdout import StandardOutput
 WRITE_TIMEOUT = 0.01
 
 
-def start(code: str, output: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
-    """Start a process of its own with this code, which imports the module itself."""
-    return subprocess.Popen(  # noqa: S603 the code is this file's own
+@contextmanager
+def running(code: str, output: int = subprocess.PIPE) -> Iterator[subprocess.Popen[bytes]]:
+    """Run this code, which imports the module itself, in a process that ends with the block."""
+    with subprocess.Popen(  # noqa: S603 the code is this file's own
         [sys.executable, "-c", code],
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=subprocess.PIPE,
         cwd=ROOT / "src",
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def printed(code: str) -> bytes:
     """Return what a process with this code writes until its end."""
-    with start(code) as process:
+    with running(code) as process:
         output, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (0, b"")
     return output
@@ -124,6 +129,7 @@ def test_a_reader_that_hangs_stops_nobody_and_is_told_what_was_lost(
     for _ in range(5):
         logging.getLogger("orders").warning("nobody waits each time")
     assert waits == [WRITE_TIMEOUT, 0, 0, 0, 0]
+    deferred._flush_and_report()  # which keeps the report for a reader
     read = b""
     while b"were lost" not in read:
         read += os.read(pipe, filled)
@@ -184,7 +190,7 @@ def test_a_thread_writes_what_is_put_even_if_its_reader_comes_late(pipe: int) ->
         sys.stdin.read()
     """
     fill_pipe()
-    with start(code, stdout.STDOUT) as process:
+    with running(code, stdout.STDOUT) as process:
         assert process.stderr
         read_until(process.stderr.fileno(), b"nobody reads")
         read_until(pipe, b"request\n")

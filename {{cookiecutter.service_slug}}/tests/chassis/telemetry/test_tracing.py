@@ -1,15 +1,22 @@
 """Traces as a collector receives them, and what a failing collector does to requests: nothing."""
 
+import asyncio
 import json
+import logging
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry import baggage, propagate, trace
+from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
 from support import PARENT
 from support import SAMPLED
@@ -217,8 +224,8 @@ def test_what_a_step_tells_keeps_its_type(client: FlaskClient, collector: Collec
 def test_what_failed_says_so(client: FlaskClient, collector: Collector) -> None:
     client.get("/steps", headers=SAMPLED)
     select, broken, request = collector.wait_for(3)
-    statuses = [span["status"] for span in (select, broken, request)]
-    assert statuses == [{}, {"code": 2}, {"code": 2}]
+    statuses = [span["status"]["code"] for span in (select, broken, request)]
+    assert statuses == [0, 2, 2]
     assert attributes(broken)["error.type"] == "RuntimeError"
     assert attributes(request)["error.type"] == "500"
 
@@ -227,7 +234,7 @@ def test_a_refusal_is_no_failure_of_the_service(client: FlaskClient, collector: 
     client.open("/none", method="PROPFIND")
     (span,) = collector.wait_for(1)
     told = attributes(span)
-    assert (span["name"], span["status"]) == ("HTTP", {})
+    assert (span["name"], span["status"]["code"]) == ("HTTP", 0)
     assert told["http.request.method"] == "_OTHER"
     assert told["http.request.method_original"] == "PROPFIND"
     assert "http.route" not in told
@@ -260,14 +267,22 @@ def test_a_sampler_decides_as_its_name_says(
     name: str, ratio: float, parents_no: bool, parents_yes: bool, root: bool
 ) -> None:
     sample = tracing.make_sampler(name, ratio)
-    decisions = [sample(TRACE, flags) for flags in ("00", "03", None)]
+    decisions = [sample(int(TRACE, 16), flags) for flags in (0, 3, None)]
     assert decisions == [parents_no, parents_yes, root]
 
 
 @given(st.integers(1, 2**128 - 1))
 def test_a_share_of_traces_is_the_same_share_for_every_service(number: int) -> None:
     sample = tracing.make_sampler("traceidratio", 0.25)
-    assert sample(f"{number:032x}", None) == (number % 2**64 < 2**62)
+    assert sample(number, None) == (number % 2**64 < 2**62)
+
+
+def flush(apps: list[Application]) -> None:
+    """Return once the applications have sent all their spans, which ends their tracing."""
+    for app in apps:
+        if app.telemetry.exporter:
+            app.telemetry.exporter.shutdown()
+            app.telemetry.exporter._thread.join(15)
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["first on", "second on"])
@@ -279,15 +294,17 @@ def test_each_application_has_its_own_sampler(
     apps = [make(otel_traces_sampler=name, **endpoint) for name in samplers]
     for number, app in enumerate(apps):
         app.test_client().get(f"/{number}")
-    for app in apps:
-        assert app.telemetry.exporter
-        app.telemetry.exporter.shutdown()
+    flush(apps)
     assert paths(collector.spans) == ["/0" if is_first else "/1"]
     flags = [line["trace_flags"] for line in lines() if "trace_flags" in line]
     assert flags == (["01", "00"] if is_first else ["00", "01"])
 
 
 def test_each_application_has_its_own_exporter(collector: Collector, make: Make) -> None:
+    def step(name: str) -> str:
+        with tracing.span(name):
+            return ""
+
     with Collector() as other:
         apps = [
             make(otel_exporter_otlp_endpoint=url, otel_exporter_otlp_headers=f"x-key={key}")
@@ -295,36 +312,65 @@ def test_each_application_has_its_own_exporter(collector: Collector, make: Make)
         ]
         apps.append(make())
         for number, app in enumerate(apps):
-            app.test_client().get(f"/{number}")
-        assert paths(collector.wait_for(1)) == ["/0"]
-        assert paths(other.wait_for(1)) == ["/1"]
+            app.add_url_rule("/<name>", view_func=step)
+            app.test_client().get(f"/{number}", headers=SAMPLED)
+        flush(apps)
+        assert [span["name"] for span in collector.spans] == ["0", "GET /<name>"]
+        assert [span["name"] for span in other.spans] == ["1", "GET /<name>"]
         assert (collector.headers["x-key"], other.headers["x-key"]) == ("a", "b")
-        other.shutdown()
 
 
 def test_each_application_counts_its_own_spans(collector: Collector, make: Make) -> None:
-    collector.status = 400
-    refused = make(otel_exporter_otlp_endpoint=collector.url).test_client()
-    kept = make(otel_exporter_otlp_endpoint="http://127.0.0.1:9").test_client()
-    refused.get(PRODUCT)
-    wait_until(lambda: dropped(refused) == 1)
-    kept.get(PRODUCT)
-    assert (dropped(refused), waiting(refused)) == (1, 0)
-    assert (dropped(kept), waiting(kept)) == (0, 1)
+    with Collector() as other:
+        collector.status = 400
+        other.status = 503
+        refused = make(otel_exporter_otlp_endpoint=collector.url).test_client()
+        kept = make(otel_exporter_otlp_endpoint=other.url).test_client()
+        refused.get(PRODUCT)
+        kept.get(PRODUCT)
+        wait_until(lambda: dropped(refused) == 1 and other.asked > 1)
+        assert (dropped(refused), waiting(refused)) == (1, 0)
+        assert (dropped(kept), waiting(kept)) == (0, 1)
+        other.status = 200
+        wait_until(lambda: waiting(kept) == 0)
 
 
-def test_without_an_endpoint_no_thread_runs_and_steps_are_free(make: Make) -> None:
+def test_what_is_not_sampled_makes_no_span_and_passes_its_ids_on(
+    client: FlaskClient, app: Application, collector: Collector
+) -> None:
     kept: list[object] = []
+    carrier: dict[str, str] = {}
+
+    @app.get("/step")
+    def step() -> str:
+        request = trace.get_current_span()
+        library = trace.get_tracer("library")
+        with tracing.span("step") as inner, library.start_as_current_span("library") as deeper:
+            propagate.inject(carrier)
+        kept.extend([inner is request, deeper is request, library.start_span("x") is request])
+        return ""
+
+    client.get("/step", headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
+    assert kept == [True, True, True]
+    assert re.fullmatch(rf"00-{TRACE}-[0-9a-f]{{16}}-00", carrier["traceparent"])
+    assert PARENT not in carrier["traceparent"]
+    assert app.telemetry.exporter
+    assert len(app.telemetry.exporter._spans) == 0
+
+
+def test_without_an_endpoint_the_caller_s_decision_is_passed_on(make: Make) -> None:
+    carrier: dict[str, str] = {}
     app = make()
 
     @app.get("/step")
     def step() -> str:
-        kept.append(tracing.span("step"))
-        tracing.add_span("step", "internal", 1.0, {})
+        with tracing.span("step"):
+            propagate.inject(carrier)
         return ""
 
     assert app.test_client().get("/step", headers=SAMPLED).status_code == 200
-    assert kept == [tracing.NO_SPAN]
+    assert carrier["traceparent"].startswith(f"00-{TRACE}-")
+    assert carrier["traceparent"].endswith("-01")
     assert app.telemetry.exporter is None
 
 
@@ -362,8 +408,8 @@ def test_what_does_not_fit_while_the_collector_is_away_is_counted_and_delays_nob
     wait_until(lambda: collector.asked > 0)
     for _ in range(49):
         assert client.get(PRODUCT).status_code == 200
-    if status is None:
-        assert collector.asked == 1  # still waiting for the first answer, unlike the requests
+        # It still keeps the first sender waiting, and no request waits for that.
+        assert status == 503 or collector.asked == 1
     assert (dropped(client), waiting(client)) == (30, 20)
 
 
@@ -437,3 +483,169 @@ def test_a_collector_that_hangs_does_not_hold_up_the_stop(
     process.get(PRODUCT)
     assert process.stop() == 0
     assert "1 spans were not sent before the end" in process.output
+
+
+def by_name(spans: list[Fields]) -> dict[str, Fields]:
+    """Return spans by their names."""
+    return {span["name"]: span for span in spans}
+
+
+def test_spans_of_any_tracer_of_the_api_join_the_request(
+    client: FlaskClient, app: Application, collector: Collector, lines: Lines
+) -> None:
+    tracer = trace.get_tracer("shop", "1.0")
+    carrier: dict[str, str] = {}
+
+    @app.get("/price")
+    def price() -> str:
+        with tracer.start_as_current_span("price", attributes={"sizes": [1, 2]}) as span:
+            logging.getLogger("shop").warning("within")
+            span.add_event("priced", {"cents": 3})
+            span.add_link(trace.SpanContext(1, 2, is_remote=False))
+            span.update_name("priced")
+            propagate.inject(carrier)
+        trace.get_current_span().set_attribute("shop.customer", "c1")
+        return baggage.get_all()["k"]  # type: ignore[return-value]
+
+    headers = {**SAMPLED, "tracestate": "a=1", "baggage": "k=v"}
+    assert client.get("/price", headers=headers).text == "v"
+    spans = by_name(collector.wait_for(2))
+    request = spans["GET /price"]
+    priced = spans["priced"]
+    assert (priced["traceId"], priced["parentSpanId"]) == (TRACE, request["spanId"])
+    assert priced["attributes"][0]["value"] == {
+        "arrayValue": {"values": [{"intValue": "1"}, {"intValue": "2"}]}
+    }
+    assert [event["name"] for event in priced["events"]] == ["priced"]
+    assert priced["links"][0]["traceId"] == f"{1:032x}"
+    assert attributes(request)["shop.customer"] == "c1"
+    assert request["traceState"] == priced["traceState"] == "a=1"
+    within = next(line for line in lines() if line["message"] == "within")
+    assert within["span_id"] == priced["spanId"]
+    assert carrier["traceparent"] == f"00-{TRACE}-{priced['spanId']}-01"
+    assert (carrier["tracestate"], carrier["baggage"]) == ("a=1", "k=v")
+    scopes = collector.documents[0]["resourceSpans"][0]["scopeSpans"]
+    assert {"name": "shop", "version": "1.0"} in [scope["scope"] for scope in scopes]
+
+
+def test_an_error_within_a_span_is_an_event_and_its_status(
+    client: FlaskClient, app: Application, collector: Collector
+) -> None:
+    @app.get("/fail")
+    def fail() -> str:
+        with trace.get_tracer("shop").start_as_current_span("broken"):
+            raise ValueError("no")
+        return ""
+
+    client.get("/fail")
+    broken = by_name(collector.wait_for(2))["broken"]
+    assert broken["status"] == {"code": 2, "message": "ValueError: no"}
+    assert broken["events"][0]["name"] == "exception"
+
+
+def test_a_status_of_ok_stays(traced: Application, collector: Collector) -> None:
+    with trace.get_tracer("shop").start_as_current_span("work") as span:
+        span.set_status(trace.StatusCode.OK)
+        span.set_status(trace.StatusCode.ERROR, "late")
+    span.end()
+    (work,) = collector.wait_for(1)
+    assert work["status"]["code"] == 1
+    assert not span.is_recording()
+
+
+def test_a_decorator_makes_a_span_for_each_call(traced: Application, collector: Collector) -> None:
+    tracer = trace.get_tracer("shop")
+
+    @tracer.start_as_current_span("work")
+    def work() -> bool:
+        return trace.get_current_span().is_recording()
+
+    @tracer.start_as_current_span("wait")
+    async def wait() -> bool:
+        return trace.get_current_span().is_recording()
+
+    assert [work(), work(), asyncio.run(wait())] == [True, True, True]
+    names = [span["name"] for span in collector.wait_for(3)]
+    assert names == ["work", "work", "wait"]
+
+
+def test_outside_requests_the_sampler_decides(collector: Collector) -> None:
+    given = {"otel_exporter_otlp_endpoint": collector.url, "otel_traces_sampler": "always_off"}
+    app = create_app(Settings.model_validate(given))
+    with trace.get_tracer("shop").start_as_current_span("job") as span:
+        assert not span.is_recording()
+        assert span.get_span_context().is_valid
+    assert app.telemetry.exporter
+    app.telemetry.exporter.shutdown()
+
+
+class ForeignTracer(trace.NoOpTracer):
+    """Another provider's tracer, which remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, SpanKind]] = []
+
+    def start_span(self, name: str, *arguments: Any, **options: Any) -> trace.Span:
+        kind = options.get("kind") or arguments[1]
+        self.started.append((name, kind))
+        return trace.NonRecordingSpan(trace.SpanContext(int(TRACE, 16), int(PARENT, 16), False))
+
+
+class ForeignProvider(trace.TracerProvider):
+    """A provider that somebody sets before the application is made."""
+
+    def __init__(self) -> None:
+        self.tracer = ForeignTracer()
+
+    def get_tracer(self, *_arguments: Any, **_options: Any) -> ForeignTracer:
+        return self.tracer
+
+
+def test_a_provider_that_was_set_before_makes_all_spans(
+    collector: Collector, capfd: pytest.CaptureFixture[str]
+) -> None:
+    provider = ForeignProvider()
+    trace.set_tracer_provider(provider)
+    settings = {"log_format": "json", "otel_exporter_otlp_endpoint": collector.url}
+    app = create_app(Settings.model_validate(settings))
+    answer = app.test_client().get("/none")
+    assert provider.tracer.started[0] == ("HTTP", SpanKind.SERVER)
+    assert app.telemetry.exporter is None
+    told, request = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert told["message"] == f"spans are made by {__name__}"
+    assert request["trace_id"] == answer.headers["X-Request-ID"] == TRACE
+    assert request["span_id"] == PARENT
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("OTEL_TRACES_EXPORTER", "console", "must be otlp or none"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "must be http/json"),
+        ("OTEL_TRACES_SAMPLER", "jaeger_remote", "must be always_on or "),
+        ("OTEL_PROPAGATORS", "tracecontext,x-own", "no such propagator is installed: x-own"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "100", "needs OpenTelemetry's SDK: OTEL_BSP_SCHEDULE_DELAY"),
+        ("OTEL_EXPORTER_OTLP_INSECURE", "true", "OTEL_EXPORTER_OTLP_INSECURE"),
+    ],
+)
+def test_a_variable_of_the_sdk_that_would_be_ignored_is_refused(
+    name: str,
+    value: str,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        Settings.load()
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert told in error
+    if name != "OTEL_PROPAGATORS":
+        monkeypatch.setitem(sys.modules, "opentelemetry.sdk", ModuleType("opentelemetry.sdk"))
+        Settings.load()
+
+
+def test_no_traces_are_exported_where_the_exporter_is_none(make: Make) -> None:
+    app = make(otel_exporter_otlp_endpoint="http://127.0.0.1:9", otel_traces_exporter="none")
+    assert app.telemetry.exporter is None

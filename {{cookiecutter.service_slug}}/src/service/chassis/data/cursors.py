@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import psycopg
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 
 from service.chassis.telemetry import metrics
-from service.chassis.telemetry.context import current
 
+tracer = trace.get_tracer("service")
 # The boundaries that OpenTelemetry advises, in seconds.
 BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
 OPERATIONS = ("SELECT", "INSERT", "UPDATE", "DELETE", "BEGIN", "COMMIT")
@@ -33,12 +35,13 @@ class DatabaseMetrics:
 
     def show_pool(self, used: Callable[[], float], size: int) -> None:
         """Add gauges of the connections in use and of their maximum."""
-        name, help_text = "db_client_connection_count", "Connections in use."
+        name = "db_client_connection_count"
+        help_text = "Connections in use."
         labels = ("db_client_connection_state",)
         gauge = Gauge(name, help_text, labels, registry=self._registry)
         gauge.labels("used").set_function(used)
-        name, help_text = "db_client_connection_max", "Connections allowed at once."
-        metrics.show(name, help_text, self._registry, lambda: size)
+        help_text = "Connections allowed at once."
+        metrics.show("db_client_connection_max", help_text, self._registry, lambda: size)
 
 
 class InstrumentedCursor:
@@ -63,8 +66,9 @@ class InstrumentedCursor:
         name = statement[: statement.find(" ")] if " " in statement else statement
         timings: DatabaseMetrics = self.connection.metrics
         timings.operations.get(name, timings.other).observe(seconds)
-        request = current.get()
-        if request.exporter is not None:
+        current = trace.get_current_span()
+        # Within a client's span an instrumented driver has made this one already.
+        if current.is_recording() and getattr(current, "kind", None) is not SpanKind.CLIENT:
             attributes = {
                 "db.system.name": self.system,
                 "db.operation.name": name,
@@ -72,7 +76,11 @@ class InstrumentedCursor:
                 "db.query.text": statement,
                 **error,
             }
-            request.add_span(name, "client", seconds, attributes)
+            start = time.time_ns() - int(seconds * 1e9)
+            span = tracer.start_span(name, None, SpanKind.CLIENT, attributes, None, start)
+            if error:
+                span.set_status(StatusCode.ERROR)
+            span.end()
 
 
 class PostgresqlCursor(InstrumentedCursor, psycopg.Cursor[Any]):  # type: ignore[misc]

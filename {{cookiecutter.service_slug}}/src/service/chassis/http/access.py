@@ -4,39 +4,42 @@ import logging
 import re
 import time
 from collections.abc import Iterable, Iterator
-from random import getrandbits
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import uuid4
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context, attach, detach, set_value
+from opentelemetry.propagators.textmap import Getter
+from opentelemetry.trace import SpanKind, StatusCode
 
 from service.chassis.http.application import RULE
 from service.chassis.lifecycle import Readiness
-from service.chassis.telemetry import context
-from service.chassis.telemetry.context import Fields, RequestContext, Telemetry
-
-if TYPE_CHECKING:
-    from service.chassis.telemetry.otlp import Exporter
+from service.chassis.telemetry.context import REQUEST_ID, Fields, Telemetry, ids_of
 
 log = logging.getLogger("service")
 
-# https://www.w3.org/TR/trace-context/: a later version may add fields behind the fourth.
-TRACEPARENT = re.compile(
-    r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
-)
-REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
+WELL_FORMED_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 MAX_METHOD = 32  # characters that are recorded
 MAX_PATH = 1024
 
 
-def parse_traceparent(header: str | None) -> tuple[str, str, str | None]:
-    """Return the ids of the trace and of the caller's span, and the caller's flags.
+class EnvironGetter(Getter[WSGIEnvironment]):
+    """Where OpenTelemetry's propagators find a request's headers."""
 
-    Without a well-formed header they are a new id, an empty one and None.
-    """
-    match = TRACEPARENT.fullmatch(header) if header else None
-    if match is None or (match[1] == "00" and match[5]):
-        return f"{getrandbits(128) or 1:032x}", "", None
-    return match[2], match[3], match[4]
+    def get(self, carrier: WSGIEnvironment, key: str) -> list[str] | None:
+        """Return a header's values."""
+        value = carrier.get(f"HTTP_{key.upper().replace('-', '_')}")
+        return None if value is None else [value]
+
+    def keys(self, carrier: WSGIEnvironment) -> list[str]:
+        """Return all headers' names."""
+        names = (name.removeprefix("HTTP_") for name in carrier if name.startswith("HTTP_"))
+        return [name.lower().replace("_", "-") for name in names]
+
+
+GETTER = EnvironGetter()
 
 
 class Access:
@@ -49,7 +52,11 @@ class Access:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         exchange = Exchange(self, environ, start_response)
-        body = self._app(environ, exchange.start_response)
+        try:
+            body = self._app(environ, exchange.start_response)
+        except BaseException as error:
+            exchange.fail(error)
+            raise
         if type(body) is list:
             exchange.finish()
             return body
@@ -74,30 +81,22 @@ class Exchange:
         self._begin()
 
     def _begin(self) -> None:
-        """Take the ids from the request, where they are well formed, or make them."""
-        telemetry = self._access.telemetry
-        traceparent = self._environ.get("HTTP_TRACEPARENT")
-        trace_id, self._parent_id, flags = parse_traceparent(traceparent)
-        if telemetry.sample is not None:
-            is_sampled = telemetry.sample(trace_id, flags)
-        else:
-            is_sampled = flags is not None and int(flags, 16) & 1 == 1
+        """Start the request's span, and make its ids the current ones."""
+        context = propagate.extract(self._environ, Context(), GETTER)
+        self._span = self._access.telemetry.tracer.start_span("HTTP", context, SpanKind.SERVER)
         given = self._environ.get("HTTP_X_REQUEST_ID")
-        ids = {
-            "request_id": given if given and REQUEST_ID.fullmatch(given) else trace_id,
-            "trace_id": trace_id,
-            "span_id": f"{getrandbits(64) or 1:016x}",
-            "trace_flags": "01" if is_sampled else "00",
-        }
-        self._context = RequestContext(ids, telemetry.exporter if is_sampled else None)
-        context.current.set(self._context)
+        if not given or not WELL_FORMED_ID.fullmatch(given):
+            given = ids_of(self._span).get("trace_id") or uuid4().hex
+        self._request_id = given
+        context = set_value(REQUEST_ID, given, context)
+        self._token = attach(trace.set_span_in_context(self._span, context))
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Any:
         """Add the headers that every answer has, and note the status."""
         self._status = int(status[:3])
-        headers.append(("X-Request-ID", self._context.ids["request_id"]))
+        headers.append(("X-Request-ID", self._request_id))
         headers.append(("X-Content-Type-Options", "nosniff"))
         if self._access.readiness.draining:
             headers.append(("Connection", "close"))
@@ -110,6 +109,12 @@ class Exchange:
             self._error = type(error).__qualname__
             log.exception("the answer broke off: the client may take it for whole")
             raise
+
+    def fail(self, error: BaseException) -> None:
+        """Record a request whose error gets out."""
+        self._status = 500
+        self._error = type(error).__qualname__
+        self.finish()
 
     def close(self) -> None:
         """End a streamed answer."""
@@ -126,11 +131,12 @@ class Exchange:
         self._is_finished = True
         seconds = time.perf_counter() - self._started
         fields = self._fields()
-        if self._context.exporter is not None:
-            self._add_span(self._context.exporter, seconds, fields)
+        if self._span.is_recording():
+            self._describe_span(fields)
         for record in self._access.telemetry.recorders:
-            record(self._context, fields, seconds)
-        context.current.set(context.NO_REQUEST)
+            record(self._span, fields, seconds)
+        self._span.end()
+        detach(self._token)
 
     def _fields(self) -> Fields:
         """Return what is recorded, in bounded length and with a bounded number of methods."""
@@ -150,7 +156,7 @@ class Exchange:
             fields["error.type"] = self._error or str(self._status)
         return fields
 
-    def _add_span(self, exporter: "Exporter", seconds: float, fields: Fields) -> None:
+    def _describe_span(self, fields: Fields) -> None:
         attributes = fields | {
             "url.scheme": self._environ["wsgi.url_scheme"],
             "client.address": self._environ.get("REMOTE_ADDR", ""),
@@ -161,4 +167,7 @@ class Exchange:
             del attributes["http.route"]
         else:
             name += f" {fields['http.route']}"
-        exporter.add(self._context.ids, self._parent_id, name, "server", seconds, attributes)
+        self._span.update_name(name)
+        self._span.set_attributes(attributes)
+        if "error.type" in fields:
+            self._span.set_status(StatusCode.ERROR)

@@ -1,18 +1,14 @@
-"""The Flask application class: without what a service does not need and Flask does every time."""
+"""The Flask application class: what a service adds to Flask."""
 
-import logging
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from typing import IO, Any, cast
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-import orjson
-from flask import Flask, Request, Response, abort, request, request_tearing_down
-from flask.globals import request_ctx
-from flask.json.provider import JSONProvider
-from flask.sessions import NullSession, SessionInterface
-from werkzeug.routing import MapAdapter
-from werkzeug.routing import RequestRedirect
+from flask import Flask, Request, Response
+from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.routing import Rule
+from werkzeug.utils import cached_property
+from werkzeug.wsgi import LimitedStream
 
 from service.chassis.lifecycle import Readiness
 from service.chassis.telemetry.context import Telemetry
@@ -21,17 +17,23 @@ PLAIN_HEADERS = ["Content-Type", "Content-Length"]
 RULE = "service.rule"  # in the WSGI environment: the rule that a request has matched
 
 
-class NoSessions(SessionInterface):
-    """No cookie is read or written."""
+class MaximumStream(LimitedStream):
+    """A body of unknown length, which passes at its limit and is refused, not cut, above it."""
 
-    _session = NullSession()  # refuses every change, so that all requests can share it
+    def on_exhausted(self) -> None:
+        """Raise RequestEntityTooLarge if more comes."""
+        if self._stream.read(1):
+            raise RequestEntityTooLarge
 
-    def open_session(self, app: Flask, request: Request) -> NullSession:
-        """Return the one session, which is empty."""
-        return self._session
+    def readall(self) -> bytes:
+        """Return the rest of the body."""
+        data = super().readall()
+        if self.is_exhausted:
+            self.on_exhausted()
+        return data
 
 
-class MatchedRequest(Request):
+class ServiceRequest(Request):
     """A request that tells the middleware which rule it has matched."""
 
     @property
@@ -41,7 +43,21 @@ class MatchedRequest(Request):
 
     @url_rule.setter
     def url_rule(self, rule: Rule | None) -> None:
-        self.environ[RULE] = rule
+        merges_slashes = rule is None or rule.map.merge_slashes
+        # Werkzeug leaves out the slashes that a path begins with.
+        if self.environ["PATH_INFO"].startswith("//") and not merges_slashes:
+            self.routing_exception = NotFound()
+        else:
+            self.environ[RULE] = rule
+
+    @cached_property
+    def stream(self) -> IO[bytes]:
+        """The body, within its limit."""
+        stream = super().stream
+        if isinstance(stream, LimitedStream) and "wsgi.input_terminated" in self.environ:
+            body = self.environ["wsgi.input"]
+            stream = cast("IO[bytes]", MaximumStream(body, stream.limit, is_max=True))
+        return stream
 
 
 class DirectResponse(Response):
@@ -62,89 +78,34 @@ class DirectResponse(Response):
         return super().__call__(environ, start_response)
 
 
-class FastJson(JSONProvider):
-    """orjson instead of the standard library's json."""
-
-    def dumps(self, obj: Any, **_: Any) -> str:
-        """Encode a value."""
-        return orjson.dumps(obj).decode()
-
-    def loads(self, s: str | bytes, **_: Any) -> Any:
-        """Decode a document."""
-        return orjson.loads(s)
-
-    def response(self, *args: Any, **kwargs: Any) -> Response:
-        """Make the response of `jsonify` and of a view that returns a dictionary or a list."""
-        data = orjson.dumps(self._prepare_response_obj(args, kwargs))
-        return DirectResponse(data, content_type="application/json")
-
-
 class Application(Flask):
-    """Flask without sessions, a static folder, async views and HTML of its own."""
+    """Flask with what its requests are recorded by, and what its readiness depends on."""
 
-    request_class = MatchedRequest
-    session_interface = NoSessions()
-    json_provider_class = FastJson
+    # Makes the response of an HTTP error that no handler of the application has answered.
+    render_error: Callable[[HTTPException], Response | HTTPException] | None = None
+    _request_class: type[Request] = ServiceRequest
 
-    def __init__(self, import_name: str) -> None:
-        super().__init__(import_name, static_folder=None)
-        self.url_map.merge_slashes = False  # a resource has one spelling: `//v1` is 404
+    def __init__(self, import_name: str, **options: Any) -> None:
+        super().__init__(import_name, **{"static_folder": None, **options})
+        self.url_map.merge_slashes = False  # a resource has one path: `//v1` and `/v1//` are 404
         self.readiness = Readiness()
         self.telemetry = Telemetry()
 
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the view as it is: none is async."""
-        return func
+    @property
+    def request_class(self) -> type[Request]:
+        """The class of requests; one that is set gets what the service's own adds."""
+        return self._request_class
 
-    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """Do as Flask does, without virtual hosts and WebSockets: a twelfth of a request's time."""
-        if request is None:
-            return super().create_url_adapter(None)
-        request.trusted_hosts = self.config["TRUSTED_HOSTS"]
-        return MapAdapter(
-            self.url_map,
-            request.host,
-            request.root_path,
-            "",
-            request.scheme,
-            request.environ["PATH_INFO"].encode("latin-1").decode(errors="replace"),
-            request.method,
-            request.query_string.decode(errors="replace"),
-        )
+    @request_class.setter
+    def request_class(self, given: type[Request]) -> None:
+        is_own = issubclass(given, ServiceRequest)
+        self._request_class = given if is_own else type(given.__name__, (ServiceRequest, given), {})
 
-    def preprocess_request(self, *args: Any) -> Any:
-        """Do as Flask does, without the search for hooks where none was registered."""
-        if self.before_request_funcs or self.url_value_preprocessors:
-            return super().preprocess_request(*args)
-        return None
-
-    def process_response(self, response: Response) -> Response:
-        """Do as Flask does, without sessions and the search for hooks where none was registered."""
-        if self.after_request_funcs or request_ctx._after_request_functions:
-            return super().process_response(response)
+    def make_response(self, rv: Any) -> Response:
+        """Make a response of what a view or an error handler returns."""
+        if self.render_error is not None and isinstance(rv, HTTPException):
+            rv = self.render_error(rv)
+        response = super().make_response(rv)
+        if type(response) is Response:
+            response.__class__ = DirectResponse
         return response
-
-    def do_teardown_request(self, *args: Any) -> None:
-        """Do as Flask does, without the search for hooks where none was registered."""
-        if self.teardown_request_funcs or request_tearing_down.receivers:
-            super().do_teardown_request(*args)
-
-    def make_default_options_response(self) -> Response:
-        """Answer OPTIONS with 204 and no body."""
-        response = super().make_default_options_response()
-        response.status_code = 204
-        del response.headers["Content-Type"]
-        return response
-
-    def raise_routing_exception(self, request: Request) -> NoReturn:
-        """Redirect without Flask's page of HTML."""
-        redirect = request.routing_exception
-        if isinstance(redirect, RequestRedirect):
-            headers = {"Location": redirect.new_url}
-            abort(Response(status=308, headers=headers, content_type="text/plain"))
-        super().raise_routing_exception(request)
-
-    def log_exception(self, exc_info: Any) -> None:
-        """Log an unexpected error by the route's template, without the values in the path."""
-        log = logging.getLogger("service")
-        log.error("%s %s failed", request.method, request.url_rule, exc_info=exc_info)

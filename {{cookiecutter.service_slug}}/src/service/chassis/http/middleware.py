@@ -22,9 +22,8 @@ from service.chassis.telemetry import metrics
 
 log = logging.getLogger("service")
 
-CHUNK_SIZE = (
-    1024  # bytes: the server's read() waits for all it is asked for, and a body may be slow
-)
+# Bytes: the server's read() waits for all that it is asked for, and a body may be slow.
+CHUNK_SIZE = 1024
 MAX_COLLECTED = 1_048_576  # bytes of an answer; a longer one is streamed, for readers that are slow
 RETRY_AFTER = 1  # seconds
 
@@ -54,19 +53,11 @@ class Admission:
     ) -> None:
         self._app = app
         self._slots = deque(range(limit))
-        parts = {
-            "http_server_active_requests": (
-                "Requests being handled.",
-                lambda: limit - len(self._slots),
-            ),
-            "http_server_active_requests_limit": ("Requests allowed at once.", lambda: limit),
-            "http_server_saturation_ratio": (
-                "Active requests over allowed.",
-                lambda: 1 - len(self._slots) / limit,
-            ),
-        }
-        for name, (help_text, value) in parts.items():
-            metrics.show(name, help_text, registry, value)
+        active = "http_server_active_requests"
+        ratio = "http_server_saturation_ratio"
+        metrics.show(active, "Requests being handled.", registry, lambda: limit - len(self._slots))
+        metrics.show(f"{active}_limit", "Requests allowed at once.", registry, lambda: limit)
+        metrics.show(ratio, "Active over allowed.", registry, lambda: 1 - len(self._slots) / limit)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:
@@ -86,33 +77,42 @@ class Admission:
 
 
 class AdmittedStream:
-    """A streamed answer, whose request counts as active until it is closed."""
+    """A streamed answer, whose request counts as active until it is closed, read or forgotten."""
 
     def __init__(self, body: Iterable[bytes], release: Callable[[], None]) -> None:
         self._body = body
         self._release = release
-        self._is_closed = False
+        self._has_ended = False
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._body)
+        yield from self._body
+        self._end()
 
     def close(self) -> None:
-        """End the answer and let the next request in, once."""
-        if self._is_closed:
-            return
-        self._is_closed = True
+        """Close the answer and let the next request in, once."""
         try:
             if hasattr(self._body, "close"):
                 self._body.close()
         finally:
+            self._end()
+
+    def _end(self) -> None:
+        if not self._has_ended:
+            self._has_ended = True
             self._release()
+
+    __del__ = _end  # a test client does not close what it gets
 
 
 class Containment:
-    """Lets no error out, and no answer before it is known to be right."""
+    """Lets no error out, and no answer before it is known to be right.
 
-    def __init__(self, app: WSGIApplication) -> None:
+    In tests and under the debugger errors get out as they do in Flask.
+    """
+
+    def __init__(self, app: WSGIApplication, application: Application) -> None:
         self._app = app
+        self._application = application
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         status = ""
@@ -135,65 +135,63 @@ class Containment:
                 body = _collect(body)
             start_response(status, headers)
         except BaseException:  # SystemExit from a view must not end the process
+            if self._propagates():
+                raise
             log.exception("the request failed outside the application")
             return problems.respond(exceptions.InternalServerError(), environ, start_response)
         return body
 
+    def _propagates(self) -> bool:
+        given = self._application.config["PROPAGATE_EXCEPTIONS"]
+        if given is not None:
+            return bool(given)
+        return self._application.testing or self._application.debug
 
-class BodyLimit:
-    """Refuses a body that is too large before any work, and gives a chunked one its length."""
 
-    def __init__(self, app: WSGIApplication, max_size: int, timeout: float) -> None:
+class BodyTimeout:
+    """Gives a request's body a time in which it must arrive, and refuses one that hides its end."""
+
+    def __init__(self, app: WSGIApplication, timeout: float) -> None:
         self._app = app
-        self._max_size = max_size
         self._timeout = timeout
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        # It says that the server ends a body; without it Werkzeug notices one that is cut short.
+        # The server always says that it ends a body. Where there is a length, Werkzeug would then
+        # not notice a body that is cut short.
         environ.pop("wsgi.input_terminated", None)
-        length = environ.get("CONTENT_LENGTH")
-        is_chunked = environ.pop("HTTP_TRANSFER_ENCODING", None)
-        if length or is_chunked:
-            try:
-                self._limit(environ, int(length or 0), is_chunked)
-            except exceptions.HTTPException as refusal:
-                return problems.respond(refusal, environ, start_response)
+        is_chunked = "HTTP_TRANSFER_ENCODING" in environ
+        if is_chunked:
+            environ["wsgi.input_terminated"] = True
+        if is_chunked or environ.get("CONTENT_LENGTH"):
+            hides_end = is_chunked and not _shows_its_end(environ.get("CONTENT_TYPE", ""))
+            deadline = time.monotonic() + self._timeout
+            body = Body(environ["wsgi.input"], deadline, hides_end)
+            environ["wsgi.input"] = io.BufferedReader(body)
         return self._app(environ, start_response)
 
-    def _limit(self, environ: WSGIEnvironment, length: int, is_chunked: str | None) -> None:
-        if length > self._max_size:
-            raise exceptions.RequestEntityTooLarge
-        deadline = time.monotonic() + self._timeout
-        body = environ["wsgi.input"] = Body(environ["wsgi.input"], self._max_size, deadline)
-        if is_chunked:
-            if not _shows_its_end(environ.get("CONTENT_TYPE", "")):
-                message = "A chunked body must be JSON or multipart; send Content-Length."
-                raise exceptions.LengthRequired(message)
-            data = b"".join(iter(body.read, b""))
-            environ["wsgi.input"] = io.BytesIO(data)
-            environ["CONTENT_LENGTH"] = str(len(data))
 
+class Body(io.RawIOBase):
+    """A body that must arrive before a deadline of `time.monotonic`, and show its end."""
 
-class Body:
-    """A body of at most `limit` bytes that arrives before a deadline of `time.monotonic`."""
-
-    def __init__(self, stream: InputStream, limit: int, deadline: float) -> None:
+    def __init__(self, stream: InputStream, deadline: float, hides_end: bool = False) -> None:
         self._stream = stream
-        self._left = limit
         self._deadline = deadline
+        self._hides_end = hides_end
 
-    def read(self, size: int = -1) -> bytes:
-        """Return at most one chunk, nothing at the end.
+    def readable(self) -> bool:
+        """Return True."""
+        return True
 
-        Raise RequestEntityTooLarge or RequestTimeout beyond the limits.
-        """
+    def readinto(self, buffer: Any) -> int:
+        """Read one chunk; raise LengthRequired or, after the deadline, RequestTimeout."""
+        if self._hides_end:
+            message = "A chunked body must be JSON or multipart; send Content-Length."
+            raise exceptions.LengthRequired(message)
         if time.monotonic() > self._deadline:
             raise exceptions.RequestTimeout("The request's body took too long.")
-        chunk = self._stream.read(min(size, CHUNK_SIZE) if size >= 0 else CHUNK_SIZE)
-        self._left -= len(chunk)
-        if self._left < 0:
-            raise exceptions.RequestEntityTooLarge
-        return chunk
+        chunk = self._stream.read(min(len(buffer), CHUNK_SIZE))
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
 
 
 def _refuse_write(_data: bytes) -> None:
@@ -226,9 +224,10 @@ def _shows_its_end(content_type: str) -> bool:
 
 def init_app(app: Application, settings: ServerSettings) -> None:
     """Lay the middleware around the application; a request passes the last line first."""
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_size
     handler: WSGIApplication = app.wsgi_app
-    handler = BodyLimit(handler, settings.max_body_size, settings.request_timeout)
-    handler = Containment(handler)
+    handler = BodyTimeout(handler, settings.request_timeout)
+    handler = Containment(handler, app)
     handler = Admission(handler, settings.concurrency, app.telemetry.registry)
     handler = Access(handler, app.readiness, app.telemetry)
     handler = hide_process_environment(handler)

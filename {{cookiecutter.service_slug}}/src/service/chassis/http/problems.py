@@ -4,12 +4,13 @@ from collections.abc import Iterable, Sequence
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import orjson
-from flask import Flask, Response, request
+from flask import Response, request
 from pydantic import MISSING, BaseModel, Field
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
-from service.chassis.telemetry import context
+from service.chassis.http.application import Application
+from service.chassis.telemetry.context import current_ids
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -58,13 +59,12 @@ def describe(
     """Return status line, body and headers of an error; from 500 up the detail is not disclosed."""
     status = error.code or 500
     path = environ["PATH_INFO"].encode("latin-1", "replace").decode("utf-8", "replace") or "/"
-    ids = context.current.get().ids
     body = encode(
         status,
         error.description if status < 500 else None,
         path,
         getattr(error, "errors", ()),
-        **{name: value for name, value in ids.items() if name in Problem.model_fields},
+        **{name: value for name, value in current_ids().items() if name in Problem.model_fields},
     )
     headers = [
         (name, value) for name, value in error.get_headers(environ) if name != "Content-Type"
@@ -83,13 +83,13 @@ def respond(
 
 
 def render(error: HTTPException) -> Response | HTTPException:
-    """Return Flask's response for an error; one that carries a response is sent as it is."""
-    if error.response is not None:
+    """Return Flask's response for an error; a redirect, or one with a response, stays as it is."""
+    if error.response is not None or (error.code or 500) < 400:
         return error
-    status, body, headers = describe(error, request.environ)
-    return Response(body, status, headers)
+    _, body, headers = describe(error, request.environ)
+    return Response(body, error.code or 500, headers)
 
 
-def init_app(app: Flask) -> None:
-    """Let Flask answer with problems."""
-    app.register_error_handler(HTTPException, render)
+def init_app(app: Application) -> None:
+    """Let Flask answer with problems where the application has no handler of its own."""
+    app.render_error = render

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import update_wrapper
 from uuid import UUID
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, current_app, request
 from pydantic import BaseModel, TypeAdapter
 from werkzeug.exceptions import NotFound
+from werkzeug.wrappers import Response as BaseResponse
 
-from service.chassis.http.application import DirectResponse
 from service.chassis.http.validation import READERS
 
 VARIABLE = re.compile(r"<(?:(\w+)(?:\([^)]*\))?:)?(\w+)>")  # converter and name
@@ -56,6 +56,7 @@ class TypedView:
     ) -> None:
         update_wrapper(self, view)
         self.view = view
+        self._is_decorated = hasattr(view, "__wrapped__")
         self.method = method
         self.raises = raises
         hints = t.get_type_hints(view, include_extras=True)
@@ -111,6 +112,10 @@ class TypedView:
         return self._to_response(self.view(**arguments))
 
     def _to_response(self, result: t.Any) -> Response:
+        if isinstance(result, BaseResponse):  # the view's own, or that of a decorator
+            return t.cast("Response", result)
+        if self._is_decorated and isinstance(result, tuple):
+            return current_app.make_response(result)
         headers = data = None
         if self.reply:
             self._expect(self.reply, result)
@@ -123,11 +128,10 @@ class TypedView:
             # On wrong types pydantic only warns, and None and other models it encodes as null and
             # {}: hence the checks before.
             data = data or self._encode(result, warnings="error")
-            return DirectResponse(data, self.status, headers, content_type="application/json")
-        if result is None:
-            result = Response(status=204)
-            del result.headers["Content-Type"]
-        return t.cast("Response", result)
+            return Response(data, self.status, headers, content_type="application/json")
+        response = Response(status=204)
+        del response.headers["Content-Type"]
+        return response
 
     def _expect(self, kind: type, *results: object) -> None:
         for result in results:

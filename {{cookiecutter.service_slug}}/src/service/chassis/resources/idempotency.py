@@ -69,8 +69,7 @@ def run_once(
         return create()
     identity = f"{type(body).__qualname__} {body.model_dump_json()}"
     fingerprint = hashlib.sha256(identity.encode()).digest()
-    is_postgresql = connection.dialect.name == "postgresql"
-    if is_postgresql and not connection.scalar(TRY_LOCK, {"key": key}):
+    if connection.dialect.name == "postgresql" and not connection.scalar(TRY_LOCK, {"key": key}):
         raise Conflict("The first request with this Idempotency-Key is still running.")
     now = int(time.time())
     stored = connection.execute(SELECT, {"key": key}).one_or_none()

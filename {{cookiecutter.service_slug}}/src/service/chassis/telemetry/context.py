@@ -1,47 +1,43 @@
-"""The context of the request being handled, and what watches an application's requests."""
+"""The ids of the request being handled, and what watches an application's requests."""
 
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, field
-from random import getrandbits
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from opentelemetry import context, trace
 from prometheus_client import CollectorRegistry
+
+from service.chassis.telemetry.spans import Provider
 
 if TYPE_CHECKING:
     from service.chassis.telemetry.otlp import Exporter
 
 Fields = dict[str, Any]  # by their names in OpenTelemetry's semantic conventions
+NO_IDS: Mapping[str, str] = MappingProxyType({})
+REQUEST_ID = context.create_key("request_id")
 
 
-class RequestContext(NamedTuple):
-    """The ids that join a request's lines, spans and answer, and its exporter if it is sampled."""
-
-    ids: Mapping[str, str]  # request_id, trace_id, span_id and trace_flags
-    exporter: "Exporter | None" = None
-
-    def add_span(
-        self,
-        name: str,
-        kind: str,
-        seconds: float,
-        attributes: Fields,
-        span_id: str | None = None,
-    ) -> None:
-        """Add a step that lasted `seconds` and ends now, if the request is sampled."""
-        if self.exporter is not None:
-            ids = {**self.ids, "span_id": span_id or new_span_id()}
-            self.exporter.add(ids, self.ids["span_id"], name, kind, seconds, attributes)
+def ids_of(span: trace.Span) -> Mapping[str, str]:
+    """Return `trace_id`, `span_id` and `trace_flags`, in hexadecimal; none of an invalid span."""
+    ids: Mapping[str, str] | None = getattr(span, "ids", None)
+    if ids is not None:
+        return ids
+    span_context = span.get_span_context()  # of another provider
+    if not span_context.is_valid:
+        return NO_IDS
+    return {
+        "trace_id": trace.format_trace_id(span_context.trace_id),
+        "span_id": trace.format_span_id(span_context.span_id),
+        "trace_flags": f"{span_context.trace_flags:02x}",
+    }
 
 
-NO_REQUEST = RequestContext(MappingProxyType({}))
-current: ContextVar[RequestContext] = ContextVar("request", default=NO_REQUEST)
-
-
-def new_span_id() -> str:
-    """Return 16 random hexadecimal digits that are not all zero."""
-    return f"{getrandbits(64) or 1:016x}"
+def current_ids() -> Mapping[str, str]:
+    """Return the ids that join lines, spans, problems and calls, within a request its own too."""
+    ids = ids_of(trace.get_current_span())
+    request_id = context.get_value(REQUEST_ID)
+    return {"request_id": str(request_id), **ids} if request_id else ids
 
 
 @dataclass
@@ -50,10 +46,9 @@ class Telemetry:
 
     registry: CollectorRegistry | None = None  # what is scraped
     exporter: "Exporter | None" = None
-    # Whether a trace is recorded, by its id and the caller's flags; None where it begins here.
-    sample: Callable[[str, str | None], bool] | None = None
-    # Called with each answered request: its context, its fields and its duration in seconds.
-    recorders: list[Callable[[RequestContext, Fields, float], None]] = field(default_factory=list)
+    tracer: trace.Tracer = field(default_factory=lambda: Provider().get_tracer("service"))
+    # Called with each answered request: its span, its fields and its duration in seconds.
+    recorders: list[Callable[[trace.Span, Fields, float], None]] = field(default_factory=list)
 
 
 class Observed(Protocol):

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import orjson
 
 from service.chassis.project import PROJECT
-from service.chassis.telemetry.context import Fields, Observed, RequestContext, current
+from service.chassis.telemetry.context import Fields, Observed, current_ids
 from service.chassis.telemetry.settings import TelemetrySettings
 from service.chassis.telemetry.stdout import stdout
 
@@ -31,7 +31,7 @@ def event(when: datetime, level: str, logger: str, message: str) -> Fields:
         "message": message,
         "service.name": PROJECT.name,
         "service.version": PROJECT.version,
-        **current.get().ids,
+        **current_ids(),
     }
 
 
@@ -84,7 +84,7 @@ class AccessLog:
         self._minimum = logging.getLevelNamesMapping()[settings.log_level]
         self._slow = settings.slow_request
 
-    def __call__(self, _context: RequestContext, fields: Fields, seconds: float) -> None:
+    def __call__(self, _span: object, fields: Fields, seconds: float) -> None:
         level = logging.WARNING if seconds >= self._slow else logging.INFO
         if level < self._minimum or level < access_log.level:
             return
@@ -106,6 +106,11 @@ def drop_thread_warning(record: logging.LogRecord) -> bool:
     return "Configuration allows spawning up to" not in record.getMessage()
 
 
+def drop_request_line(record: logging.LogRecord) -> bool:
+    """Drop the lines of requests of Flask's development server: the application writes them."""
+    return not str(record.msg).endswith('"%s" %s %s')
+
+
 def is_json(settings: TelemetrySettings) -> bool:
     """Return whether lines are JSON."""
     if settings.log_format == "auto":
@@ -124,7 +129,7 @@ def config(settings: TelemetrySettings) -> Fields:
         "formatters": {"line": {"()": JsonFormatter} if is_json(settings) else text},
         "handlers": {"stdout": handler},
         "root": {"handlers": ["stdout"], "level": settings.log_level},
-        "loggers": {"_granian": server, "werkzeug": {"level": "WARNING"}},
+        "loggers": {"_granian": server, "werkzeug": {"filters": [drop_request_line]}},
     }
 
 

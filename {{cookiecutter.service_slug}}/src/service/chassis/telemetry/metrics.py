@@ -1,28 +1,16 @@
 """Prometheus metrics of an application's requests, under OpenTelemetry's names."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from prometheus_client import REGISTRY, CollectorRegistry, Gauge, Histogram
-from prometheus_client.metrics_core import GaugeMetricFamily
-from prometheus_client.metrics_core import Metric
+from opentelemetry.trace import Span
+from prometheus_client import REGISTRY, CollectorRegistry, Gauge, Histogram, Info
 
 from service.chassis.project import PROJECT
-from service.chassis.telemetry.context import Fields, Observed, RequestContext
+from service.chassis.telemetry.context import Fields, Observed, ids_of
 
 LABELS = ("http_request_method", "http_route", "http_response_status_code")
 # The boundaries that OpenTelemetry advises, in seconds, and that of the objective in service.yaml.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.3, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
-
-
-class TargetInfo:
-    """`target_info`, as OpenTelemetry names what identifies a service and its release."""
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the one metric."""
-        labels = ("service_name", "service_version")
-        info = GaugeMetricFamily("target_info", "The service and its release.", labels=labels)
-        info.add_metric((PROJECT.name, PROJECT.version), 1)
-        yield info
 
 
 class RequestMetrics:
@@ -34,7 +22,7 @@ class RequestMetrics:
         self._duration = Histogram(name, help_text, LABELS, buckets=BUCKETS, registry=registry)
         self._children: dict[tuple[str, str, int], Histogram] = {}
 
-    def __call__(self, context: RequestContext, fields: Fields, seconds: float) -> None:
+    def __call__(self, span: Span, fields: Fields, seconds: float) -> None:
         key = (
             fields["http.request.method"],
             fields["http.route"],
@@ -44,8 +32,9 @@ class RequestMetrics:
         if child is None:
             child = self._children[key] = self._duration.labels(*map(str, key))
         exemplar = None
-        if context.exporter is not None:
-            exemplar = {name: context.ids[name] for name in ("trace_id", "span_id")}
+        if span.is_recording():
+            ids = ids_of(span)
+            exemplar = {name: ids[name] for name in ("trace_id", "span_id")}
         child.observe(seconds, exemplar)
 
 
@@ -60,5 +49,6 @@ def init_app(app: Observed) -> None:
     """Give the application metrics; call it before those that add to them."""
     registry = app.telemetry.registry = CollectorRegistry()
     registry.register(REGISTRY)  # the process's, and those that are made without a registry
-    registry.register(TargetInfo())
+    target = {"service_name": PROJECT.name, "service_version": PROJECT.version}
+    Info("target", "The service and its release.", registry=registry).info(target)
     app.telemetry.recorders.append(RequestMetrics(registry))

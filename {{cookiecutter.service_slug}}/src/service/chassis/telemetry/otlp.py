@@ -2,26 +2,28 @@
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from itertools import groupby
 from multiprocessing.util import Finalize
+from operator import itemgetter
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request
 from urllib.request import urlopen
 
+from opentelemetry import trace
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
 from prometheus_client import CollectorRegistry, Counter
 
 from service.chassis.telemetry import logs
 from service.chassis.telemetry import metrics
 from service.chassis.telemetry.context import Fields
+from service.chassis.telemetry.spans import Span
 
 log = logging.getLogger("service.tracing")
 
 # https://opentelemetry.io/docs/specs/otlp/
-KINDS = {"internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}
-ERROR = {"code": 2}
 RETRYABLE_STATUSES = frozenset({429, 502, 503, 504})
 VALUES: dict[type, tuple[str, Callable[[Any], Any]]] = {
     bool: ("boolValue", bool),
@@ -46,18 +48,16 @@ class Exporter:
         registry: CollectorRegistry | None = None,
     ) -> None:
         headers = headers | {"Content-Type": "application/json"}
-        self._request = Request(endpoint, headers=headers, method="POST")  # noqa: S310 HTTP by its setting
+        # Its setting is an HTTP address.
+        self._request = Request(endpoint, headers=headers, method="POST")  # noqa: S310
         self._timeout = timeout
-        self._head = (
-            b'{"resourceSpans":[{"resource":%b,"scopeSpans":[{"scope":{"name":"service"},"spans":['
-            % logs.encode({"attributes": _attributes(resource)})
-        )
-        # Not objects: many that live on make garbage collection slow.
-        self._spans: deque[bytes] = deque()
-        name, help_text = "trace_spans_dropped", "Spans that the collector did not take."
-        self._dropped = Counter(name, help_text, registry=registry)
-        name, help_text = "trace_spans_waiting", "Spans that are to be sent."
-        metrics.show(name, help_text, registry, lambda: len(self._spans))
+        self._resource = logs.encode({"attributes": _attributes(resource)})
+        # Scope and span, encoded: many objects that live on make garbage collection slow.
+        self._spans: deque[tuple[bytes, bytes]] = deque()
+        help_text = "Spans that the collector did not take."
+        self._dropped = Counter("trace_spans_dropped", help_text, registry=registry)
+        help_text = "Spans that are to be sent."
+        metrics.show("trace_spans_waiting", help_text, registry, lambda: len(self._spans))
         self._wake = threading.Event()
         self._is_shut_down = False
         self._failure = ""
@@ -66,49 +66,37 @@ class Exporter:
         # `atexit` does not run in a worker process.
         self.shutdown = Finalize(None, self._shutdown, exitpriority=10)
 
-    def add(
-        self,
-        ids: Mapping[str, str],
-        parent_id: str,
-        name: str,
-        kind: str,
-        seconds: float,
-        attributes: Fields,
-    ) -> None:
-        """Queue a span that lasted `seconds` and ends now; an `error.type` says that it failed.
-
-        `kind` is one of `KINDS`.
-        """
+    def add(self, span: Span) -> None:
+        """Queue a span that has ended."""
         if len(self._spans) >= MAX_QUEUE_SIZE:
             self._dropped.inc()
             return
-        end = time.time_ns()
-        span: Fields = {
-            "traceId": ids["trace_id"],
-            "spanId": ids["span_id"],
-            "parentSpanId": parent_id,
-            "name": name,
-            "kind": KINDS[kind],
-            "startTimeUnixNano": str(end - int(seconds * 1e9)),
-            "endTimeUnixNano": str(end),
-            "attributes": _attributes(attributes),
-            "status": ERROR if "error.type" in attributes else {},
-        }
-        self._spans.append(logs.encode(span))
+        self._spans.append((logs.encode(span.scope), logs.encode(_encode(span))))
         if len(self._spans) == MAX_EXPORT_BATCH_SIZE:
             self._wake.set()
 
     def _run(self) -> None:
-        while not self._is_shut_down:
+        # Sending is no span, whatever library is instrumented.
+        attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+        is_last = False
+        while not is_last:
             self._wake.wait(SCHEDULE_DELAY)
             self._wake.clear()
+            is_last = self._is_shut_down  # read before the spans: all that came before it are sent
             while self._spans and self._export():
                 pass
 
     def _export(self) -> bool:
         """Send one batch; return whether the collector took it. What it may take later stays."""
         batch = [self._spans[i] for i in range(min(len(self._spans), MAX_EXPORT_BATCH_SIZE))]
-        body = self._head + b",".join(batch) + b"]}]}]}"
+        scopes = [
+            b'{"scope":%b,"spans":[%b]}' % (scope, b",".join(span for _, span in spans))
+            for scope, spans in groupby(sorted(batch, key=itemgetter(0)), itemgetter(0))
+        ]
+        body = b'{"resourceSpans":[{"resource":%b,"scopeSpans":[%b]}]}' % (
+            self._resource,
+            b",".join(scopes),
+        )
         try:
             with urlopen(self._request, body, self._timeout):  # noqa: S310
                 self._report("")
@@ -140,10 +128,39 @@ class Exporter:
             log.warning("%d spans were not sent before the end", len(self._spans))
 
 
-def _attributes(fields: Fields) -> list[Fields]:
-    return [{"key": name, "value": _value(value)} for name, value in fields.items()]
+def _encode(span: Span) -> Fields:
+    return {
+        "traceId": span.ids["trace_id"],
+        "spanId": span.ids["span_id"],
+        "parentSpanId": span.parent_id,
+        "traceState": span.state.to_header() if span.state else "",
+        "name": span.name,
+        "kind": span.kind.value + 1,
+        "startTimeUnixNano": str(span.start_time),
+        "endTimeUnixNano": str(span.end_time),
+        "attributes": _attributes(span.attributes),
+        "status": {"code": span.status.status_code.value, "message": span.status.description or ""},
+        "events": [
+            {"name": name, "timeUnixNano": str(when), "attributes": _attributes(attributes)}
+            for name, when, attributes in span.events
+        ],
+        "links": [
+            {
+                "traceId": trace.format_trace_id(link.context.trace_id),
+                "spanId": trace.format_span_id(link.context.span_id),
+                "attributes": _attributes(link.attributes),
+            }
+            for link in span.links
+        ],
+    }
+
+
+def _attributes(fields: Mapping[str, Any] | None) -> list[Fields]:
+    return [{"key": name, "value": _value(value)} for name, value in (fields or {}).items()]
 
 
 def _value(value: object) -> Fields:
+    if isinstance(value, list | tuple):
+        return {"arrayValue": {"values": [_value(item) for item in value]}}
     kind, encode = VALUES.get(type(value), ("stringValue", str))
     return {kind: encode(value)}

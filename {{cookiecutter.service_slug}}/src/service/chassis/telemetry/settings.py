@@ -1,13 +1,20 @@
 """The settings of logs and traces."""
 
+import os
 import re
-from typing import Annotated, Literal
+import sys
+from importlib.metadata import entry_points
+from typing import Annotated, Literal, Self
 from urllib.parse import unquote
 
-from pydantic import AfterValidator, Field, HttpUrl, SecretStr
+from pydantic import AfterValidator, Field, HttpUrl, SecretStr, model_validator
 
 from service.chassis.settings import EnvironmentSettings
 
+# Variables of OpenTelemetry's SDK for traces: those that are no settings here do nothing here.
+SDK_VARIABLE = re.compile(r"OTEL_(BSP|SPAN|ATTRIBUTE)_|OTEL_EXPORTER_OTLP_(?!METRICS_|LOGS_)")
+RATIOS = ("always_on", "always_off", "traceidratio")
+SAMPLERS = (*RATIOS, *(f"parentbased_{name}" for name in RATIOS))
 HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 
 
@@ -31,6 +38,29 @@ def _check_headers(headers: SecretStr | None) -> SecretStr | None:
         if not (HEADER_NAME.fullmatch(name) and value.isascii() and value.isprintable()):
             raise ValueError("must be `name=value,...` of printable ASCII characters")
     return headers
+
+
+def has_sdk() -> bool:
+    """Return whether OpenTelemetry's SDK is loaded, which takes all of its variables."""
+    return "opentelemetry.sdk" in sys.modules
+
+
+def one_of(*supported: str) -> AfterValidator:
+    """Refuse other values of one of OpenTelemetry's variables."""
+
+    def check(value: str) -> str:
+        if value not in supported and not has_sdk():
+            raise ValueError(f"must be {' or '.join(supported)}; others need OpenTelemetry's SDK")
+        return value
+
+    return AfterValidator(check)
+
+
+def _check_propagators(text: str) -> str:
+    known = {"none", *entry_points(group="opentelemetry_propagator").names}
+    if unknown := {name.strip() for name in text.split(",")} - known:
+        raise ValueError(f"no such propagator is installed: {', '.join(sorted(unknown))}")
+    return text
 
 
 class TelemetrySettings(EnvironmentSettings):
@@ -58,6 +88,12 @@ class TelemetrySettings(EnvironmentSettings):
     otel_exporter_otlp_traces_endpoint: HttpUrl | None = Field(
         None, description="Full URL for traces, instead of the collector's"
     )
+    otel_traces_exporter: Annotated[str, one_of("otlp", "none")] = Field(
+        "otlp", description="`otlp`, or `none` to make no traces"
+    )
+    otel_exporter_otlp_protocol: Annotated[str, one_of("http/json")] = Field(
+        "http/json", description="Protocol of exports; collectors take it on the port of HTTP"
+    )
     otel_exporter_otlp_headers: Annotated[SecretStr | None, AfterValidator(_check_headers)] = Field(
         None, description="Headers for the collector: `name=value,...`"
     )
@@ -70,12 +106,33 @@ class TelemetrySettings(EnvironmentSettings):
     otel_resource_attributes: Annotated[str | None, AfterValidator(_check_key_values)] = Field(
         None, description="Attributes of all spans: `name=value,...`"
     )
-    otel_traces_sampler: str = Field(
+    otel_traces_sampler: Annotated[str, one_of(*SAMPLERS)] = Field(
         "parentbased_always_on",
-        pattern=r"^(parentbased_)?(always_on|always_off|traceidratio)$",
         description="`always_on`, `always_off` or `traceidratio`;"
         " with `parentbased_` the caller's decision comes first",
     )
     otel_traces_sampler_arg: float = Field(
         1, ge=0, le=1, description="Ratio of sampled traces, for `traceidratio`"
     )
+
+    otel_propagators: Annotated[str, AfterValidator(_check_propagators)] = Field(
+        "tracecontext,baggage", description="Formats of the trace context in headers"
+    )
+
+    @model_validator(mode="after")
+    def refuse_unsupported(self) -> Self:
+        """Refuse variables that would be ignored, unless OpenTelemetry's SDK takes them."""
+        known = {name.upper() for name in type(self).model_fields}
+        names = {name.removesuffix("_FILE") for name in os.environ if SDK_VARIABLE.match(name)}
+        if names - known and not has_sdk():
+            raise ValueError(f"needs OpenTelemetry's SDK: {', '.join(sorted(names - known))}")
+        return self
+
+    def traces_endpoint(self) -> str | None:
+        """Return the URL for traces; None where none are to be made."""
+        if self.otel_sdk_disabled or self.otel_traces_exporter == "none":
+            return None
+        if self.otel_exporter_otlp_traces_endpoint:
+            return str(self.otel_exporter_otlp_traces_endpoint)
+        base = self.otel_exporter_otlp_endpoint
+        return f"{str(base).rstrip('/')}/v1/traces" if base else None
