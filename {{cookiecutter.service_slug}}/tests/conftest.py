@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 from opentelemetry import trace
+from opentelemetry.context import Context, attach
 from opentelemetry.util._once import Once
 from support import Collector
 from support import Lines
@@ -34,6 +35,7 @@ def _process_state_ends_with_its_test(monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setattr(stdout.stdout, "_secrets", [])
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
+    attach(Context())
     yield
     root = logging.getLogger()
     root.handlers = [handler for handler in root.handlers if not isinstance(handler, LineHandler)]

@@ -81,6 +81,10 @@ def body_timeout(app: Application, _capture: Capture) -> bool:
     return ask(app, "/echo", method="POST", data=b" ").status_code == 408
 
 
+def one_path(app: Application, _capture: Capture) -> bool:
+    return ask(app, "/", environ_overrides={"PATH_INFO": f"/{TEA}"}).status_code == 404
+
+
 def admission(app: Application, _capture: Capture) -> bool:
     return ask(app, "/again").text == "503"
 
@@ -111,6 +115,7 @@ FEATURES: dict[str, Feature] = {
         ids,
         body_limit,
         body_timeout,
+        one_path,
         admission,
         containment,
         environment,
@@ -120,6 +125,7 @@ RECORDS = {"logs", "metrics", "traces"}
 CHAIN = {
     "body_limit",
     "body_timeout",
+    "one_path",
     "admission",
     "containment",
     "environment",
@@ -141,6 +147,7 @@ LOST_FROM_APP = {
 LOST_FROM_CHAIN = {
     "MAX_CONTENT_LENGTH": {"body_limit"},
     "BodyTimeout": {"body_timeout"},
+    "refuse_leading_slashes": {"one_path"},
     "Containment": {"containment"},
     "Admission": {"admission"},
     "Access": {"ids"} | RECORDS,

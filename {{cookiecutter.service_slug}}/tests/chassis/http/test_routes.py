@@ -266,9 +266,8 @@ def test_a_foreign_host_is_a_problem(lab: FlaskClient) -> None:
     problem(lab.get("/lab/things"), 400)
 
 
-@pytest.mark.parametrize("path", ["/lab//things", "//lab/things"])
-def test_a_doubled_slash_is_not_found(lab: FlaskClient, path: str) -> None:
-    problem(lab.get("/", environ_overrides={"PATH_INFO": path}), 404)
+def test_a_doubled_slash_is_not_found(lab: FlaskClient) -> None:
+    problem(lab.get("/lab//things"), 404)
 
 
 def test_a_trailing_slash_too_much_is_not_found(lab: FlaskClient) -> None:

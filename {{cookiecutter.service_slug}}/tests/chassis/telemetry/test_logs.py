@@ -157,7 +157,7 @@ def test_a_slow_request_is_a_warning_that_says_so_at_a_level_above_info(
     seconds: float, levels: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     settings = Settings(log_format="json", log_level="WARNING", slow_request=0.05)
-    logs.AccessLog(settings)(trace.INVALID_SPAN, ANSWERED, seconds)
+    logs.AccessLog(settings)(trace.INVALID_SPAN, {}, ANSWERED, seconds)
     told = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert [line["level"] for line in told] == levels
     assert [line["http.server.request.duration"] for line in told] == [seconds for _ in levels]

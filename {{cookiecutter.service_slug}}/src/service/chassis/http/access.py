@@ -13,11 +13,13 @@ from opentelemetry.context import Context, attach, detach, set_value
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from service.chassis.http.application import RULE
 from service.chassis.lifecycle import Readiness
-from service.chassis.telemetry.context import REQUEST_ID, Fields, Telemetry, ids_of
+from service.chassis.telemetry.context import Fields, Telemetry
+from service.chassis.telemetry.spans import REQUEST_ID, ids_of
 
 log = logging.getLogger("service")
+
+ROUTE = "service.route"  # in the WSGI environment: the template of the matched route
 
 WELL_FORMED_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -85,9 +87,10 @@ class Exchange:
         context = propagate.extract(self._environ, Context(), GETTER)
         self._span = self._access.telemetry.tracer.start_span("HTTP", context, SpanKind.SERVER)
         given = self._environ.get("HTTP_X_REQUEST_ID")
+        ids = ids_of(self._span)
         if not given or not WELL_FORMED_ID.fullmatch(given):
-            given = ids_of(self._span).get("trace_id") or uuid4().hex
-        self._request_id = given
+            given = ids.get("trace_id") or uuid4().hex
+        self._ids = {"request_id": given, **ids}
         context = set_value(REQUEST_ID, given, context)
         self._token = attach(trace.set_span_in_context(self._span, context))
 
@@ -96,7 +99,7 @@ class Exchange:
     ) -> Any:
         """Add the headers that every answer has, and note the status."""
         self._status = int(status[:3])
-        headers.append(("X-Request-ID", self._request_id))
+        headers.append(("X-Request-ID", self._ids["request_id"]))
         headers.append(("X-Content-Type-Options", "nosniff"))
         if self._access.readiness.draining:
             headers.append(("Connection", "close"))
@@ -109,6 +112,7 @@ class Exchange:
             self._error = type(error).__qualname__
             log.exception("the answer broke off: the client may take it for whole")
             raise
+        self.close()  # a test client does not
 
     def fail(self, error: BaseException) -> None:
         """Record a request whose error gets out."""
@@ -134,7 +138,7 @@ class Exchange:
         if self._span.is_recording():
             self._describe_span(fields)
         for record in self._access.telemetry.recorders:
-            record(self._span, fields, seconds)
+            record(self._span, self._ids, fields, seconds)
         self._span.end()
         detach(self._token)
 
@@ -147,7 +151,7 @@ class Exchange:
         fields: Fields = {
             "http.request.method": method if method in METHODS else "_OTHER",
             "url.path": path,
-            "http.route": str(self._environ.get(RULE, "none")),
+            "http.route": self._environ.get(ROUTE, "none"),
             "http.response.status_code": self._status,
         }
         if method not in METHODS:

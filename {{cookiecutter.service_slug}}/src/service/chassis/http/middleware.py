@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from werkzeug import exceptions
 
 from service.chassis.http import problems
+from service.chassis.http.access import ROUTE
 from service.chassis.http.access import Access
 from service.chassis.http.application import Application
 from service.chassis.http.probes import Probes
@@ -43,6 +44,17 @@ def hide_process_environment(app: WSGIApplication) -> WSGIApplication:
         return app(environ, start_response)
 
     return hide if variables else app
+
+
+def refuse_leading_slashes(app: WSGIApplication) -> WSGIApplication:
+    """Answer `//path` with 404: Werkzeug would take it for `/path`."""
+
+    def refuse(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"].startswith("//"):
+            return problems.respond(exceptions.NotFound(), environ, start_response)
+        return app(environ, start_response)
+
+    return refuse
 
 
 class Admission:
@@ -77,7 +89,7 @@ class Admission:
 
 
 class AdmittedStream:
-    """A streamed answer, whose request counts as active until it is closed, read or forgotten."""
+    """A streamed answer, whose request counts as active until it ends or is closed."""
 
     def __init__(self, body: Iterable[bytes], release: Callable[[], None]) -> None:
         self._body = body
@@ -89,7 +101,7 @@ class AdmittedStream:
         self._end()
 
     def close(self) -> None:
-        """Close the answer and let the next request in, once."""
+        """End the answer and let the next request in."""
         try:
             if hasattr(self._body, "close"):
                 self._body.close()
@@ -100,8 +112,6 @@ class AdmittedStream:
         if not self._has_ended:
             self._has_ended = True
             self._release()
-
-    __del__ = _end  # a test client does not close what it gets
 
 
 class Containment:
@@ -124,6 +134,10 @@ class Containment:
             nonlocal status, headers
             status = given_status
             headers = given_headers
+            # Flask has it only until the view's context ends.
+            rule = getattr(environ.get("werkzeug.request"), "url_rule", None)
+            if rule is not None:
+                environ[ROUTE] = rule.rule
             return _refuse_write
 
         try:
@@ -149,44 +163,51 @@ class Containment:
 
 
 class BodyTimeout:
-    """Gives a request's body a time in which it must arrive, and refuses one that hides its end."""
+    """Gives a request's body a time in which it must arrive, and a chunked one its length."""
 
-    def __init__(self, app: WSGIApplication, timeout: float) -> None:
+    def __init__(self, app: WSGIApplication, timeout: float, max_size: int) -> None:
         self._app = app
         self._timeout = timeout
+        self._max_size = max_size
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        # The server always says that it ends a body. Where there is a length, Werkzeug would then
-        # not notice a body that is cut short.
+        # It says that the server ends a body; without it Werkzeug notices one that is cut short.
         environ.pop("wsgi.input_terminated", None)
-        is_chunked = "HTTP_TRANSFER_ENCODING" in environ
-        if is_chunked:
-            environ["wsgi.input_terminated"] = True
+        is_chunked = environ.pop("HTTP_TRANSFER_ENCODING", None) is not None
         if is_chunked or environ.get("CONTENT_LENGTH"):
-            hides_end = is_chunked and not _shows_its_end(environ.get("CONTENT_TYPE", ""))
-            deadline = time.monotonic() + self._timeout
-            body = Body(environ["wsgi.input"], deadline, hides_end)
+            body = Body(environ["wsgi.input"], time.monotonic() + self._timeout)
             environ["wsgi.input"] = io.BufferedReader(body)
+        if is_chunked:
+            try:
+                self._read_chunked(environ)
+            except exceptions.HTTPException as refusal:
+                return problems.respond(refusal, environ, start_response)
         return self._app(environ, start_response)
+
+    def _read_chunked(self, environ: WSGIEnvironment) -> None:
+        if not _shows_its_end(environ.get("CONTENT_TYPE", "")):
+            message = "A chunked body must be JSON or multipart; send Content-Length."
+            raise exceptions.LengthRequired(message)
+        data = environ["wsgi.input"].read(self._max_size + 1)
+        if len(data) > self._max_size:
+            raise exceptions.RequestEntityTooLarge
+        environ["wsgi.input"] = io.BytesIO(data)
+        environ["CONTENT_LENGTH"] = str(len(data))
 
 
 class Body(io.RawIOBase):
-    """A body that must arrive before a deadline of `time.monotonic`, and show its end."""
+    """A body that must arrive before a deadline of `time.monotonic`."""
 
-    def __init__(self, stream: InputStream, deadline: float, hides_end: bool = False) -> None:
+    def __init__(self, stream: InputStream, deadline: float) -> None:
         self._stream = stream
         self._deadline = deadline
-        self._hides_end = hides_end
 
     def readable(self) -> bool:
         """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read one chunk; raise LengthRequired or, after the deadline, RequestTimeout."""
-        if self._hides_end:
-            message = "A chunked body must be JSON or multipart; send Content-Length."
-            raise exceptions.LengthRequired(message)
+        """Read one chunk; raise RequestTimeout after the deadline."""
         if time.monotonic() > self._deadline:
             raise exceptions.RequestTimeout("The request's body took too long.")
         chunk = self._stream.read(min(len(buffer), CHUNK_SIZE))
@@ -226,7 +247,8 @@ def init_app(app: Application, settings: ServerSettings) -> None:
     """Lay the middleware around the application; a request passes the last line first."""
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_size
     handler: WSGIApplication = app.wsgi_app
-    handler = BodyTimeout(handler, settings.request_timeout)
+    handler = refuse_leading_slashes(handler)
+    handler = BodyTimeout(handler, settings.request_timeout, settings.max_body_size)
     handler = Containment(handler, app)
     handler = Admission(handler, settings.concurrency, app.telemetry.registry)
     handler = Access(handler, app.readiness, app.telemetry)

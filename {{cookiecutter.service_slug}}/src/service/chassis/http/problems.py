@@ -10,7 +10,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
 from service.chassis.http.application import Application
-from service.chassis.telemetry.context import current_ids
+from service.chassis.telemetry.spans import current_ids
 
 MEDIA_TYPE = "application/problem+json"
 

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 import orjson
 
 from service.chassis.project import PROJECT
-from service.chassis.telemetry.context import Fields, Observed, current_ids
+from service.chassis.telemetry.context import Fields, Observed
 from service.chassis.telemetry.settings import TelemetrySettings
+from service.chassis.telemetry.spans import Ids, current_ids
 from service.chassis.telemetry.stdout import stdout
 
 # The attributes of every LogRecord; the others came as `extra`.
@@ -22,8 +23,8 @@ TIME_FORMAT = "%H:%M:%S"
 access_log = logging.getLogger("service.access")
 
 
-def event(when: datetime, level: str, logger: str, message: str) -> Fields:
-    """Return the fields of every line; within a request they include its ids."""
+def event(when: datetime, level: str, logger: str, message: str, ids: Ids) -> Fields:
+    """Return the fields of every line."""
     return {
         "timestamp": when,
         "level": level,
@@ -31,7 +32,7 @@ def event(when: datetime, level: str, logger: str, message: str) -> Fields:
         "message": message,
         "service.name": PROJECT.name,
         "service.version": PROJECT.version,
-        **current_ids(),
+        **ids,
     }
 
 
@@ -49,7 +50,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line without its end."""
         when = datetime.fromtimestamp(record.created, UTC)
-        line = event(when, record.levelname, record.name, record.getMessage())
+        line = event(when, record.levelname, record.name, record.getMessage(), current_ids())
         line |= {name: value for name, value in vars(record).items() if name not in STANDARD}
         if record.exc_info:
             line["exception.stacktrace"] = self.formatException(record.exc_info)
@@ -84,7 +85,7 @@ class AccessLog:
         self._minimum = logging.getLevelNamesMapping()[settings.log_level]
         self._slow = settings.slow_request
 
-    def __call__(self, _span: object, fields: Fields, seconds: float) -> None:
+    def __call__(self, _span: object, ids: Ids, fields: Fields, seconds: float) -> None:
         level = logging.WARNING if seconds >= self._slow else logging.INFO
         if level < self._minimum or level < access_log.level:
             return
@@ -95,8 +96,8 @@ class AccessLog:
             record = logging.LogRecord(access_log.name, level, "", 0, message, None, None)
             stdout.put(f"{self._text.format(record)}\n".encode())
             return
-        line = event(datetime.now(UTC), logging.getLevelName(level), access_log.name, what)
-        line |= fields
+        line = event(datetime.now(UTC), logging.getLevelName(level), access_log.name, what, ids)
+        line.update(fields)
         line["http.server.request.duration"] = int(seconds * 1e6) / 1e6
         stdout.put(encode(line))
 

@@ -6,7 +6,8 @@ from opentelemetry.trace import Span
 from prometheus_client import REGISTRY, CollectorRegistry, Gauge, Histogram, Info
 
 from service.chassis.project import PROJECT
-from service.chassis.telemetry.context import Fields, Observed, ids_of
+from service.chassis.telemetry.context import Fields, Observed
+from service.chassis.telemetry.spans import Ids
 
 LABELS = ("http_request_method", "http_route", "http_response_status_code")
 # The boundaries that OpenTelemetry advises, in seconds, and that of the objective in service.yaml.
@@ -22,7 +23,7 @@ class RequestMetrics:
         self._duration = Histogram(name, help_text, LABELS, buckets=BUCKETS, registry=registry)
         self._children: dict[tuple[str, str, int], Histogram] = {}
 
-    def __call__(self, span: Span, fields: Fields, seconds: float) -> None:
+    def __call__(self, span: Span, ids: Ids, fields: Fields, seconds: float) -> None:
         key = (
             fields["http.request.method"],
             fields["http.route"],
@@ -33,7 +34,6 @@ class RequestMetrics:
             child = self._children[key] = self._duration.labels(*map(str, key))
         exemplar = None
         if span.is_recording():
-            ids = ids_of(span)
             exemplar = {name: ids[name] for name in ("trace_id", "span_id")}
         child.observe(seconds, exemplar)
 

@@ -3,22 +3,46 @@
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from random import getrandbits
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, create_key, get_value
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.util._decorator import _agnosticcontextmanager
 
 if TYPE_CHECKING:
     from service.chassis.telemetry.otlp import Exporter
 
-Ids = Mapping[str, str]  # trace_id, span_id and trace_flags, in hexadecimal
+Ids = Mapping[str, str]
+NO_IDS: Ids = MappingProxyType({})
+REQUEST_ID = create_key("request_id")
 Attributes = Mapping[str, Any] | None
 # Whether a trace is recorded, by its id and the caller's flags; None where it begins here.
 Sampler = Callable[[int, int | None], bool]
+
+
+def ids_of(span: trace.Span) -> Ids:
+    """Return `trace_id`, `span_id` and `trace_flags`, in hexadecimal; none of an invalid span."""
+    ids: Ids | None = getattr(span, "ids", None)
+    if ids is not None:
+        return ids
+    span_context = span.get_span_context()  # of another provider
+    if not span_context.is_valid:
+        return NO_IDS
+    return {
+        "trace_id": trace.format_trace_id(span_context.trace_id),
+        "span_id": trace.format_span_id(span_context.span_id),
+        "trace_flags": f"{span_context.trace_flags:02x}",
+    }
+
+
+def current_ids() -> Ids:
+    """Return the ids that join lines, spans, problems and calls, within a request its own too."""
+    ids = ids_of(trace.get_current_span())
+    request_id = get_value(REQUEST_ID)
+    return {"request_id": str(request_id), **ids} if request_id else ids
 
 
 class UnsampledSpan(trace.NonRecordingSpan):
@@ -150,14 +174,8 @@ class Tracer(trace.Tracer):
         span.links.extend(links or ())
         return span
 
-    def start_as_current_span(self, name: str, *arguments: Any, **options: Any) -> Any:
-        parent = trace.get_current_span()
-        if isinstance(parent, UnsampledSpan) and not arguments and "context" not in options:
-            return nullcontext(parent)
-        return self._start_as_current_span(name, *arguments, **options)
-
     @_agnosticcontextmanager
-    def _start_as_current_span(
+    def start_as_current_span(
         self,
         *arguments: Any,
         record_exception: bool = True,
@@ -166,6 +184,9 @@ class Tracer(trace.Tracer):
         **options: Any,
     ) -> Iterator[trace.Span]:
         span = self.start_span(*arguments, **options)
+        if span is trace.get_current_span():  # that of a request that is not sampled
+            yield span
+            return
         with trace.use_span(span, end_on_exit, record_exception, set_status_on_exception):
             yield span
 

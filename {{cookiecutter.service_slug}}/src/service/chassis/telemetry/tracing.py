@@ -10,8 +10,7 @@ from service.chassis.project import PROJECT
 from service.chassis.telemetry.context import Fields, Observed
 from service.chassis.telemetry.otlp import Exporter
 from service.chassis.telemetry.settings import TelemetrySettings, parse_key_values
-from service.chassis.telemetry.spans import Provider
-from service.chassis.telemetry.spans import Sampler
+from service.chassis.telemetry.spans import Provider, Sampler
 
 log = logging.getLogger("service.tracing")
 tracer = trace.get_tracer("service", PROJECT.version)
