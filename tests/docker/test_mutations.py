@@ -22,7 +22,7 @@ MUTATIONS = [
     ("Dockerfile", "python:3.14-slim", "python:3.13-slim", "the_python_version"),
     ("Dockerfile", 'title="flask-microservice"', 'title="other"', "the_name_is"),
     ("Dockerfile", "PYTHONPATH=/app/src", "PYTHONPATH=/srv/src", "the_image_finds_the_source"),
-    ("Dockerfile", "granian.server, orjson", "orjson", "the_image_has_bytecode"),
+    ("Dockerfile", "opentelemetry.trace, orjson", "orjson", "the_image_has_bytecode"),
     (
         "Dockerfile",
         'CMD ["python", "-m", "service"]',

@@ -242,7 +242,7 @@ def login(app: Flask) -> object:
     )
 
 
-@seen((302, "/in?next=%2Fpage", "Please log in to access this page."))
+@seen((True, "/in?next=%2Fpage", "Please log in to access this page."))
 def login_with_a_page(app: Flask) -> object:
     app.secret_key = "key"
     manager = LoginManager(app)
@@ -253,7 +253,8 @@ def login_with_a_page(app: Flask) -> object:
     app.add_url_rule("/page", "page", login_required(lambda: "text"))
     client = app.test_client()
     answer = client.get("/page")
-    return answer.status_code, answer.location, client.get("/in").text
+    # Of Flask's versions the later one redirects with 303.
+    return answer.status_code in (302, 303), answer.location, client.get("/in").text
 
 
 @seen((["1", "2", "3"], "1", "saved", True))

@@ -33,10 +33,14 @@ def without(line: str) -> Back:
     return make
 
 
-def without_body_timeout(monkeypatch: pytest.MonkeyPatch) -> Flask:
-    """Make the application as if the line of BodyTimeout were deleted in the middleware."""
-    monkeypatch.setattr(middleware, "BodyTimeout", lambda app, _timeout: app)
-    return create_app()
+def without_middleware(name: str) -> Back:
+    """Make the application as if the line of this were deleted in the middleware."""
+
+    def make(monkeypatch: pytest.MonkeyPatch) -> Flask:
+        monkeypatch.setattr(middleware, name, lambda app, *_: app)
+        return create_app()
+
+    return make
 
 
 def with_environment(**environment: str) -> Back:
@@ -68,9 +72,9 @@ def with_static_folder(monkeypatch: pytest.MonkeyPatch) -> Flask:
     return create_app()
 
 
-def with_merged_slashes(_monkeypatch: pytest.MonkeyPatch) -> Flask:
+def with_merged_slashes(monkeypatch: pytest.MonkeyPatch) -> Flask:
     """Make the application with Flask's way of finding routes."""
-    app = create_app()
+    app = without_middleware("refuse_leading_slashes")(monkeypatch)
     app.url_map.merge_slashes = True
     return app
 
@@ -89,6 +93,8 @@ class Kept:
 ERRORS = "errors are problem+json"
 PROBLEM = "application/problem+json"
 STATIC = "no static folder"
+LIMITS = "a body has at most 1 MiB and 10 s"
+CHUNKS = "a chunked body is read before the view"
 KEPT = {
     "a_missing_page": Kept(ERRORS, (404, "text/html"), (404, PROBLEM), without("problems")),
     "an_error_that_a_view_raises": Kept(
@@ -107,18 +113,27 @@ KEPT = {
         STATIC, "/static/a.css", "raised BuildError", with_static_folder
     ),
     "a_static_file": Kept(STATIC, 200, 404, with_static_folder),
-    "a_large_body": Kept(
-        "a body has at most 1 MiB", 200, 413, with_environment(MAX_BODY_SIZE="3000000")
-    ),
+    "a_large_body": Kept(LIMITS, 200, 413, with_environment(MAX_BODY_SIZE="3000000")),
     "a_body_that_takes_its_time": Kept(
-        "a body has 10 s to arrive",
+        LIMITS,
         200,
         408,
         with_environment(REQUEST_TIMEOUT="3600"),
         environment={"REQUEST_TIMEOUT": "0.1"},
     ),
-    "a_chunked_body_of_text": Kept(
-        "a chunked body is JSON or multipart", 200, 411, without_body_timeout
+    "a_chunked_body_of_text": Kept(CHUNKS, 200, 411, without_middleware("BodyTimeout")),
+    "a_chunked_body_that_is_not_read": Kept(CHUNKS, 200, 411, without_middleware("BodyTimeout")),
+    "the_length_of_a_chunked_body": Kept(
+        CHUNKS, [None, True], [2, False], without_middleware("BodyTimeout")
+    ),
+    "a_limit_on_chunked_bodies_of_one_view": Kept(
+        CHUNKS, 200, 413, without_middleware("BodyTimeout")
+    ),
+    "streams_that_a_test_does_not_read": Kept(
+        "a stream is active until it is read or closed",
+        {200},
+        {200, 503},
+        without_middleware("Admission"),
     ),
     "a_view_that_exits": Kept(
         "`SystemExit` is a 500", "raised SystemExit", 500, with_config(PROPAGATE_EXCEPTIONS=True)

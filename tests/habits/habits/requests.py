@@ -123,6 +123,27 @@ def a_chunked_body_that_is_not_read(app: Flask) -> object:
 
 
 @habit
+def the_length_of_a_chunked_body(app: Flask) -> object:
+    @app.post("/")
+    def view() -> list[object]:
+        return [request.content_length, "Transfer-Encoding" in request.headers]
+
+    sent = {"input_stream": io.BytesIO(b"{}"), "content_type": "application/json"}
+    return app.test_client().post("/", environ_overrides=CHUNKED, **sent).get_json()
+
+
+@habit
+def a_limit_on_chunked_bodies_of_one_view(app: Flask) -> object:
+    @app.post("/")
+    def view() -> str:
+        request.max_content_length = 3_000_000
+        return str(len(request.get_data()))
+
+    sent = {"input_stream": io.BytesIO(b"x" * 2_000_000), "content_type": "application/json"}
+    return app.test_client().post("/", environ_overrides=CHUNKED, **sent).status_code
+
+
+@habit
 def a_request_class_of_ones_own(app: Flask) -> object:
     class Shouting(Request):
         @property
@@ -139,9 +160,7 @@ def a_request_class_of_ones_own(app: Flask) -> object:
 def headers_of_a_request(app: Flask) -> object:
     app.add_url_rule("/", view_func=lambda: dict(request.headers), methods=["POST"])
     headers = {"X-A": "1", "Accept-Language": "en"}
-    client = app.test_client()
-    sent = client.post("/", json=1, headers=headers, environ_overrides=CHUNKED)
-    return sent.get_json()
+    return app.test_client().post("/", json=1, headers=headers).get_json()
 
 
 @habit

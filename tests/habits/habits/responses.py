@@ -185,6 +185,17 @@ def streams_that_a_test_reads_and_keeps(app: Flask) -> object:
 
 
 @habit
+def streams_that_a_test_closes(app: Flask) -> object:
+    app.add_url_rule("/", view_func=lambda: Response(iter(["a", "b"])))
+    client = app.test_client()
+    statuses: set[int] = set()
+    for _ in range(300):
+        with client.get("/") as answer:
+            statuses.add(answer.status_code)
+    return statuses
+
+
+@habit
 def what_is_done_when_the_answer_is_sent(app: Flask) -> object:
     seen: list[str] = []
 

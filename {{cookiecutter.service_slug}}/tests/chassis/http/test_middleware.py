@@ -51,8 +51,9 @@ from service.chassis.http.probes import Probes
 from service.chassis.lifecycle import Check
 from service.chassis.lifecycle import Readiness
 from service.chassis.server.settings import ServerSettings
+from service.chassis.telemetry import Fields
+from service.chassis.telemetry import Telemetry
 from service.chassis.telemetry import metrics
-from service.chassis.telemetry.context import Fields, Telemetry
 from service.chassis.telemetry.spans import Ids
 from service.settings import Settings
 

@@ -31,10 +31,10 @@ from support import wait_until
 from service.app import create_app
 from service.chassis.http.application import Application
 from service.chassis.project import PROJECT
+from service.chassis.telemetry import Fields
 from service.chassis.telemetry import logs
 from service.chassis.telemetry import otlp
 from service.chassis.telemetry import tracing
-from service.chassis.telemetry.context import Fields
 from service.settings import Settings
 
 Make = Callable[..., Application]

@@ -14,7 +14,8 @@ from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import SpanKind, StatusCode
 
 from service.chassis.lifecycle import Readiness
-from service.chassis.telemetry.context import Fields, Telemetry
+from service.chassis.telemetry import Fields
+from service.chassis.telemetry import Telemetry
 from service.chassis.telemetry.spans import REQUEST_ID, ids_of
 
 log = logging.getLogger("service")

@@ -8,7 +8,7 @@ from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from service.chassis.lifecycle import Readiness
-from service.chassis.telemetry.context import Telemetry
+from service.chassis.telemetry import Telemetry
 
 PLAIN_HEADERS = ["Content-Type", "Content-Length"]
 

@@ -8,7 +8,7 @@ from prometheus_client.exposition import choose_encoder
 
 from service.chassis.http import problems
 from service.chassis.lifecycle import Readiness
-from service.chassis.telemetry.context import Telemetry
+from service.chassis.telemetry import Telemetry
 
 JSON = "application/json"
 

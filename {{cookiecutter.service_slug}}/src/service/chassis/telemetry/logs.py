@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 import orjson
 
 from service.chassis.project import PROJECT
-from service.chassis.telemetry.context import Fields, Observed
+from service.chassis.telemetry import Fields
+from service.chassis.telemetry import Observed
 from service.chassis.telemetry.settings import TelemetrySettings
 from service.chassis.telemetry.spans import Ids, current_ids
 from service.chassis.telemetry.stdout import stdout

@@ -6,7 +6,8 @@ from opentelemetry.trace import Span
 from prometheus_client import REGISTRY, CollectorRegistry, Gauge, Histogram, Info
 
 from service.chassis.project import PROJECT
-from service.chassis.telemetry.context import Fields, Observed
+from service.chassis.telemetry import Fields
+from service.chassis.telemetry import Observed
 from service.chassis.telemetry.spans import Ids
 
 LABELS = ("http_request_method", "http_route", "http_response_status_code")

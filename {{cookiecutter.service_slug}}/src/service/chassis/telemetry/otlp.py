@@ -16,9 +16,9 @@ from opentelemetry import trace
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
 from prometheus_client import CollectorRegistry, Counter
 
+from service.chassis.telemetry import Fields
 from service.chassis.telemetry import logs
 from service.chassis.telemetry import metrics
-from service.chassis.telemetry.context import Fields
 from service.chassis.telemetry.spans import Span
 
 log = logging.getLogger("service.tracing")

@@ -7,7 +7,8 @@ from uuid import uuid4
 from opentelemetry import trace
 
 from service.chassis.project import PROJECT
-from service.chassis.telemetry.context import Fields, Observed
+from service.chassis.telemetry import Fields
+from service.chassis.telemetry import Observed
 from service.chassis.telemetry.otlp import Exporter
 from service.chassis.telemetry.settings import TelemetrySettings, parse_key_values
 from service.chassis.telemetry.spans import Provider, Sampler
