@@ -38,6 +38,7 @@ from werkzeug.test import run_wsgi_app
 from service.chassis import lifecycle
 from service.chassis.http import middleware
 from service.chassis.http import problems
+from service.chassis.http.access import GETTER
 from service.chassis.http.access import Access
 from service.chassis.http.application import Application
 from service.chassis.http.application import DirectResponse
@@ -636,6 +637,13 @@ def test_a_traceparent_of_a_later_version_is_taken() -> None:
     access = make_access(answering([]), recorder)
     call(access, headers={"traceparent": f"cc-{TRACE}-{PARENT}-01-what-comes"})
     assert (recorder.ids[0]["trace_id"], recorder.ids[0]["trace_flags"]) == (TRACE, "01")
+
+
+def test_a_propagator_finds_the_names_and_values_of_headers() -> None:
+    environ = EnvironBuilder(environ_overrides={"HTTP_X_B3_TRACEID": TRACE}).get_environ()
+    assert set(GETTER.keys(environ)) == {"host", "x-b3-traceid"}
+    assert GETTER.get(environ, "X-B3-TraceId") == [TRACE]
+    assert GETTER.get(environ, "b3") is None
 
 
 @pytest.mark.parametrize(

@@ -226,3 +226,12 @@ def test_the_secrets_of_one_application_stay_hidden_after_another_is_made(
         )
     logging.getLogger("orders").warning("key=hunter2 and key=hunter3")
     assert json.loads(capfd.readouterr().out)["message"] == "*** and ***"
+
+
+def test_of_flasks_development_server_all_but_the_lines_of_requests_are_written(
+    lines: Lines,
+) -> None:
+    log = logging.getLogger("werkzeug")
+    log.info(" * Debugger PIN: %s", "123")
+    log.info('127.0.0.1 - - [now] "%s" %s %s', "GET / HTTP/1.1", "200", "-")
+    assert [line["message"] for line in lines()] == [" * Debugger PIN: 123"]

@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import AbstractContextManager
+from multiprocessing.util import Finalize
 from uuid import uuid4
 
 from opentelemetry import trace
@@ -67,6 +68,9 @@ def init_app(app: Observed, settings: TelemetrySettings) -> None:
     if not isinstance(current, trace.ProxyTracerProvider | Provider):
         log.info("spans are made by %s", type(current).__module__)
         app.telemetry.tracer = current.get_tracer("service", PROJECT.version)
+        # `atexit`, by which the SDK sends its last spans, does not run in a worker process.
+        if hasattr(current, "shutdown"):
+            Finalize(None, current.shutdown, exitpriority=10)
         return
     endpoint = settings.traces_endpoint()
     if endpoint is not None:
