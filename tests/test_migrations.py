@@ -46,7 +46,9 @@ def service(bake: Bake, service_python: Path, tmp_path: Path) -> Path:
 
 
 def make(service: Path, *arguments: str) -> tuple[int, str]:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(service.parent)}
+    # The environment is not made by make, which would let it find the source.
+    source = str(service / "src")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(service.parent), "PYTHONPATH": source}
     command = ("make", "--no-print-directory", *arguments)
     done = subprocess.run(
         command,

@@ -84,13 +84,13 @@ def test_python_stays_in_the_grammar_that_the_hooks_can_parse(path: Path) -> Non
 
 # What each contract of import-linter forbids: a line that is added to a module of the service.
 BREACHES = {
-    "The service stands on the chassis, which does not know it; the domain knows neither": [
+    "Layers of the service: the chassis and the domain know nothing above them": [
         ("chassis/lifecycle.py", "import service.settings"),
         ("domain/catalogue.py", "import service.chassis.project"),
         ("settings.py", "import service.api"),
         ("other.py", ""),  # no layer names it
     ],
-    "The chassis's packages stand on each other in one order": [
+    "Layers of the chassis": [
         ("chassis/telemetry/logs.py", "from service.chassis.http import problems"),
         ("chassis/server/signals.py", "import service.chassis.http.probes"),
         ("chassis/other.py", ""),
@@ -223,6 +223,29 @@ def test_free_text_passes_through_an_encoder(path: Path) -> None:
 def test_every_expression_is_a_plain_answer(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert len(EXPRESSION.findall(text)) == text.count("{{ cookiecutter.")
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "table"),
+    [
+        ("app.py", r"^    (\w+)\.init_app\(", "LOST_FROM_APP"),
+        (
+            "chassis/http/middleware.py",
+            r"^    (?:handler = |app\.config\[\")(\w+)",
+            "LOST_FROM_CHAIN",
+        ),
+    ],
+)
+def test_the_services_tests_delete_every_line_of_its_assembly(
+    module: str, line: str, table: str
+) -> None:
+    service = ROOT / FOLDER
+    source = (service / "src/service" / module).read_text("utf-8")
+    tests = (service / "tests/test_app.py").read_text("utf-8")
+    rows = re.findall(rf"^{table} = \{{\n(.*?)^\}}", tests, re.MULTILINE | re.DOTALL)[0]
+    assert set(re.findall(line, source, re.MULTILINE)) == set(
+        re.findall(r'^    "(\w+)":', rows, re.MULTILINE)
+    )
 
 
 def test_no_workflow_holds_an_answer() -> None:

@@ -54,7 +54,7 @@ MUTATIONS = [
     ("Makefile", "--python-version 3.11", "--python-version 3.12", "the_oldest_python"),
     (".gitlab-ci.yml", "python:3.14-slim", "python:3.13-slim", "the_python_version"),
     (".github/workflows/ci.yml", "run: make smoke", "run: make probe", "every_make_target"),
-    ("README.md", "localhost:5000/docs/", "localhost:5001/docs/", "the_readme_names_no_other_port"),
+    ("README.md", "localhost:5000/v1", "localhost:5001/v1", "the_readme_names_no_other_port"),
     (
         "README.md",
         "docker build -t flask-",
@@ -63,7 +63,6 @@ MUTATIONS = [
     ),
     ("README.md", "/v1/products/tea", "/v1/items/tea", "every_path"),
     ("README.md", "| `PORT` | `5000` |", "| `PORT` | `8000` |", "the_settings_in_the_readme"),
-    ("README.md", "`SHUTDOWN_GRACE`", "`GRACE_PERIOD`", "every_environment_name"),
     ("README.md", "`http_server_active_requests`", "`http_requests_active`", "every_metric"),
     ("README.md", "closed after 60 s", "closed after 75 s", "a_time_that_the_readme_names"),
     (

@@ -28,6 +28,16 @@ from service.settings import Settings
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
+SDK = {
+    "BIND_ADDRESS": "127.0.0.1",
+    "DRAIN_DELAY": "0",
+    "LOG_FORMAT": "json",
+    "OTEL_TRACES_EXPORTER": "console",
+    "OTEL_METRICS_EXPORTER": "none",
+    "OTEL_LOGS_EXPORTER": "none",
+    "OTEL_BSP_SCHEDULE_DELAY": "100",
+    "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "flask,wsgi,sqlalchemy",
+}
 SECONDS = 60  # at most, until something happens
 Span = dict[str, Any]
 
@@ -170,27 +180,20 @@ def printed_spans(output: str) -> list[dict[str, Any]]:
     return spans
 
 
-def test_under_opentelemetry_instrument_the_sdk_makes_one_span_of_each_request(
-    tmp_path: Path,
-) -> None:
+def instrumented(folder: Path) -> str:
+    """Return what the service writes under the SDK's command, with one request in its life."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = os.environ | {
-        "BIND_ADDRESS": "127.0.0.1",
+    environment = {
+        **os.environ,
+        **SDK,
         "PORT": str(port),
-        "DRAIN_DELAY": "0",
-        "LOG_FORMAT": "json",
-        "DATABASE_URL": f"sqlite:///{tmp_path}/none.db",
-        "OTEL_TRACES_EXPORTER": "console",
-        "OTEL_METRICS_EXPORTER": "none",
-        "OTEL_LOGS_EXPORTER": "none",
-        "OTEL_BSP_SCHEDULE_DELAY": "100",
-        "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "flask,wsgi,sqlalchemy",
+        "DATABASE_URL": f"sqlite:///{folder}/none.db",
     }
     instrument = str(Path(sys.executable).with_name("opentelemetry-instrument"))
     command = (instrument, sys.executable, "-m", "service")
-    log = tmp_path / "log"
+    log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, env=environment, stdout=output, stderr=output, start_new_session=True
@@ -213,7 +216,13 @@ def test_under_opentelemetry_instrument_the_sdk_makes_one_span_of_each_request(
         pool.clear()
         os.killpg(process.pid, signal.SIGTERM)
         assert process.wait(SECONDS) == 0
-    text = log.read_text("utf-8")
+    return log.read_text("utf-8")
+
+
+def test_under_opentelemetry_instrument_the_sdk_makes_one_span_of_each_request(
+    tmp_path: Path,
+) -> None:
+    text = instrumented(tmp_path)
     spans = printed_spans(text)
     servers = [span for span in spans if span["kind"] == "SpanKind.SERVER"]
     assert [span["name"] for span in servers] == ["GET /v1/orders"]
@@ -226,4 +235,4 @@ def test_under_opentelemetry_instrument_the_sdk_makes_one_span_of_each_request(
     lines = [json.loads(line) for line in text.splitlines() if line.startswith('{"')]
     (access,) = [line for line in lines if line["logger"] == "service.access"]
     assert access["trace_id"] == TRACE
-    assert f"0x{access['span_id']}" == servers[0]["context"]["span_id"]
+    assert f"0x{access['span_id']}" == parent

@@ -19,7 +19,7 @@ from service.chassis.resources import idempotency
 ALEMBIC = Config(toml_file=Path(__file__).parents[1] / "pyproject.toml")
 POSTGRES = os.environ.get("TEST_DATABASE_URL", "").startswith("postgres")
 only_postgres = pytest.mark.skipif(
-    not POSTGRES, reason="SQLite has none of it; make test-postgres runs it"
+    not POSTGRES, reason="needs PostgreSQL; make test-postgres runs it"
 )
 
 

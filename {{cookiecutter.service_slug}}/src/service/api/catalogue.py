@@ -13,7 +13,7 @@ blueprint = Blueprint("catalogue", __name__, url_prefix="/v1")
 routes = Routes(blueprint)
 
 
-class Page(Model):
+class ProductsQuery(Model):
     limit: int = Field(20, ge=1, le=100, description="Maximum page size")
 
 
@@ -46,7 +46,7 @@ class Quote(Model):
 
 
 @routes.get("/products")
-def list_products(query: Page) -> Products:
+def list_products(query: ProductsQuery) -> Products:
     """List what is for sale."""
     return Products.model_validate({"items": catalogue.STOCK[: query.limit]})
 

@@ -59,6 +59,8 @@ class Readiness:
 
     def drain(self) -> None:
         """Tell the load balancer to send no more requests: the process is about to stop."""
+        if not self.draining:
+            log.info("not ready: draining")
         self.draining = True
 
     def failures(self) -> list[str]:

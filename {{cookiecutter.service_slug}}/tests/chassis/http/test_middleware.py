@@ -55,7 +55,7 @@ from service.chassis.server.settings import ServerSettings
 from service.chassis.telemetry import Fields
 from service.chassis.telemetry import Telemetry
 from service.chassis.telemetry import metrics
-from service.chassis.telemetry.spans import Ids
+from service.chassis.telemetry.spans import Ids, current_ids
 from service.settings import Settings
 
 CHUNKED = {
@@ -839,3 +839,25 @@ def test_doubled_slashes_can_be_merged() -> None:
     app.url_map.merge_slashes = True
     app.add_url_rule("/a/tea", "a", lambda: "text")
     assert call(app, environ_overrides={"PATH_INFO": "/a//tea"})[0] == 308
+
+
+def test_a_recorder_that_fails_changes_neither_the_answer_nor_what_the_others_record(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = make_chain()
+    recorder = Recorder()
+
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    app.telemetry.recorders.extend([fail, recorder])
+    assert call(app, "/whole/tea")[0] == 200
+    assert [fields["http.response.status_code"] for fields in recorder.fields] == [200]
+    assert "could not be recorded" in caplog.text
+    assert current_ids() == {}
+
+
+def test_a_version_of_openmetrics_that_is_none_gets_text(client: FlaskClient) -> None:
+    accept = "application/openmetrics-text; version=x"
+    answer = client.get("/metrics", headers={"Accept": accept})
+    assert (answer.status_code, answer.mimetype) == (200, "text/plain")

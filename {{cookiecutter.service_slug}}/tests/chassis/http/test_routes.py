@@ -381,6 +381,31 @@ def test_an_error_with_a_response_of_its_own_goes_out_as_it_is() -> None:
     assert fail_with(Conflict(response=Response("mine"))).text == "mine"
 
 
+class OwnBody(Conflict):
+    """An error that writes its own answer."""
+
+    def get_body(self, *_: object, **_options: object) -> str:
+        return "own"
+
+
+class OddErrors(Conflict):
+    """An error with a method of the name of ours."""
+
+    def errors(self) -> list[str]:
+        return ["secret"]
+
+
+def test_an_error_that_writes_its_own_answer_goes_out_as_it_is() -> None:
+    response = fail_with(OwnBody())
+    assert (response.status_code, response.text) == (409, "own")
+
+
+@pytest.mark.parametrize("description", [ValueError("why"), b"why"], ids=repr)
+@pytest.mark.parametrize("kind", [Conflict, OddErrors])
+def test_whatever_describes_an_error_is_text(kind: type[Conflict], description: Any) -> None:
+    assert "why" in str(problem(fail_with(kind(description)), 409).detail)
+
+
 def test_a_view_can_point_at_what_is_wrong() -> None:
     response = fail_with(Invalid({"detail": "no", "pointer": "/a"}))
     problem(response, 422)

@@ -443,13 +443,18 @@ def test_no_worker_outlives_the_supervisor(start: Start) -> None:
 
 
 def wait_for_stacks(process: Process, count: int) -> None:
-    """Ask for the stacks until they have been shown so often.
+    """Ask for the stacks and return once they have been shown so often.
 
-    Python may see a signal that comes as it begins to wait only with the next one.
+    Python may overlook a signal until the next one, where another thread than the main one took
+    it; so it is asked again after a second, and not before.
     """
+    asked = 0.0
 
     def are_shown() -> bool:
-        process.popen.send_signal(signal.SIGQUIT)
+        nonlocal asked
+        if time.monotonic() - asked > 1:
+            asked = time.monotonic()
+            process.popen.send_signal(signal.SIGQUIT)
         return process.output.count("Current thread") >= count
 
     wait_until(are_shown)
@@ -472,7 +477,8 @@ def test_sigquit_harms_no_thread_that_works(start: Start) -> None:
     for thread in threads:
         thread.start()
     try:
-        wait_for_stacks(process, 20)
+        for count in range(1, 11):
+            wait_for_stacks(process, count)
     finally:
         enough.set()
         for thread in threads:

@@ -649,3 +649,79 @@ def test_a_variable_of_the_sdk_that_would_be_ignored_is_refused(
 def test_no_traces_are_exported_where_the_exporter_is_none(make: Make) -> None:
     app = make(otel_exporter_otlp_endpoint="http://127.0.0.1:9", otel_traces_exporter="none")
     assert app.telemetry.exporter is None
+
+
+class Unprintable:
+    """A value whose text cannot be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("value", "encoded"),
+    [
+        ("\ud800", {"stringValue": "?"}),
+        (2**63, {"stringValue": str(2**63)}),
+        (-(2**63), {"intValue": str(-(2**63))}),
+        (float("nan"), {"stringValue": "nan"}),
+        (float("-inf"), {"stringValue": "-inf"}),
+        (None, {"stringValue": "None"}),
+        (b"\xff", {"stringValue": "b'\\xff'"}),
+        (
+            [1, [True]],
+            {
+                "arrayValue": {
+                    "values": [
+                        {"intValue": "1"},
+                        {"arrayValue": {"values": [{"boolValue": True}]}},
+                    ]
+                }
+            },
+        ),
+    ],
+)
+def test_an_odd_value_is_sent_as_the_protocol_knows_it(
+    traced: Application, collector: Collector, value: object, encoded: Fields
+) -> None:
+    with trace.get_tracer("shop").start_as_current_span("\ud800") as span:
+        span.set_attributes({"value": value, 5: "odd"})  # type: ignore[dict-item]
+    (sent,) = collector.wait_for(1)
+    assert sent["name"] == "?"
+    assert [pair["key"] for pair in sent["attributes"]] == ["value", "5"]
+    assert sent["attributes"][0]["value"] == encoded
+
+
+def test_a_span_that_cannot_be_encoded_fails_no_request(
+    client: FlaskClient, app: Application, collector: Collector
+) -> None:
+    @app.get("/odd")
+    def odd() -> str:
+        trace.get_current_span().set_attribute("odd", Unprintable())  # type: ignore[arg-type]
+        return ""
+
+    assert client.get("/odd").status_code == 200
+    assert dropped(client) == 1
+    client.get(PRODUCT)
+    assert paths(collector.wait_for(1)) == [PRODUCT]
+
+
+def test_arguments_may_be_given_by_position(traced: Application, collector: Collector) -> None:
+    tracer = trace.get_tracer("shop")
+    kept: list[trace.Span] = []
+
+    def work() -> None:
+        kept.append(trace.get_current_span())
+        raise ValueError("no")
+
+    attributes = {"a": 1}
+    with (
+        pytest.raises(ValueError, match="no"),
+        tracer.start_as_current_span(
+            "work", None, SpanKind.CLIENT, attributes, [], None, False, False, False
+        ),
+    ):
+        work()
+    kept[0].end()
+    (sent,) = collector.wait_for(1)
+    assert (sent["kind"], sent["events"], sent["status"]["code"]) == (3, [], 0)

@@ -34,7 +34,7 @@ class DatabaseSettings(EnvironmentSettings):
         5,
         ge=0.1,
         le=600,
-        description="Seconds that a statement may take, 0.4 of it for a lock; then 503",
+        description="Statement timeout in seconds, of which 0.4 for a lock; then 503",
     )
     cursor_key: SecretStr | None = Field(
         None, description="Signs the cursors of lists; unset: derived from URL and password"

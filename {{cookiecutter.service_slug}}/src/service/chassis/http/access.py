@@ -113,7 +113,8 @@ class Exchange:
             self._error = type(error).__qualname__
             log.exception("the answer broke off: the client may take it for whole")
             raise
-        self.close()  # a test client does not
+        finally:
+            self.close()  # a test client does not
 
     def fail(self, error: BaseException) -> None:
         """Record a request whose error gets out."""
@@ -139,7 +140,10 @@ class Exchange:
         if self._span.is_recording():
             self._describe_span(fields)
         for record in self._access.telemetry.recorders:
-            record(self._span, self._ids, fields, seconds)
+            try:
+                record(self._span, self._ids, fields, seconds)
+            except Exception:  # the answer is made
+                log.exception("the request could not be recorded by %r", record)
         self._span.end()
         detach(self._token)
 

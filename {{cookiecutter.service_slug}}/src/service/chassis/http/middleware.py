@@ -235,7 +235,7 @@ def _collect(body: Iterable[bytes]) -> list[bytes]:
 
 
 def _shows_its_end(content_type: str) -> bool:
-    """Return whether a body of this type that is cut short cannot pass for a whole one.
+    """Return whether a body of this type that is cut short is malformed, unless it is a number.
 
     The server does not tell where a chunked one was cut.
     """

@@ -10,9 +10,11 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
 from service.chassis.http.application import Application
+from service.chassis.http.validation import Invalid
 from service.chassis.telemetry.spans import current_ids
 
 MEDIA_TYPE = "application/problem+json"
+OWN_METHODS = (HTTPException.get_response, HTTPException.get_body)
 
 
 class ProblemError(BaseModel):
@@ -61,9 +63,9 @@ def describe(
     path = environ["PATH_INFO"].encode("latin-1", "replace").decode("utf-8", "replace") or "/"
     body = encode(
         status,
-        error.description if status < 500 else None,
+        str(error.description) if error.description and status < 500 else None,
         path,
-        getattr(error, "errors", ()),
+        error.errors if isinstance(error, Invalid) else (),
         **{name: value for name, value in current_ids().items() if name in Problem.model_fields},
     )
     headers = [
@@ -83,8 +85,10 @@ def respond(
 
 
 def render(error: HTTPException) -> Response | HTTPException:
-    """Return Flask's response for an error; a redirect, or one with a response, stays as it is."""
-    if error.response is not None or (error.code or 500) < 400:
+    """Return Flask's response for an error; one with a response of its own stays as it is."""
+    kind = type(error)
+    makes_its_own = (kind.get_response, kind.get_body) != OWN_METHODS
+    if error.response is not None or makes_its_own or (error.code or 500) < 400:
         return error
     _, body, headers = describe(error, request.environ)
     return Response(body, error.code or 500, headers)

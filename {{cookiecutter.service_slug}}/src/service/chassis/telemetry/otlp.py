@@ -1,9 +1,10 @@
 """Sends spans as OTLP/JSON from a thread of its own."""
 
 import logging
+import math
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import groupby
 from multiprocessing.util import Finalize
 from operator import itemgetter
@@ -25,11 +26,6 @@ log = logging.getLogger("service.tracing")
 
 # https://opentelemetry.io/docs/specs/otlp/
 RETRYABLE_STATUSES = frozenset({429, 502, 503, 504})
-VALUES: dict[type, tuple[str, Callable[[Any], Any]]] = {
-    bool: ("boolValue", bool),
-    int: ("intValue", str),
-    float: ("doubleValue", float),
-}
 MAX_QUEUE_SIZE = 4096  # spans
 MAX_EXPORT_BATCH_SIZE = 512  # spans of one message
 SCHEDULE_DELAY = 1.0  # seconds between two exports
@@ -71,7 +67,12 @@ class Exporter:
         if len(self._spans) >= MAX_QUEUE_SIZE:
             self._dropped.inc()
             return
-        self._spans.append((logs.encode(span.scope), logs.encode(_encode(span))))
+        try:
+            self._spans.append((logs.encode(span.scope), logs.encode(_encode(span))))
+        except Exception:  # whatever a view has set must not fail its request
+            self._dropped.inc()
+            log.exception("the span %r cannot be encoded", span.name)
+            return
         if len(self._spans) == MAX_EXPORT_BATCH_SIZE:
             self._wake.set()
 
@@ -134,14 +135,17 @@ def _encode(span: Span) -> Fields:
         "spanId": span.ids["span_id"],
         "parentSpanId": span.parent_id,
         "traceState": span.state.to_header() if span.state else "",
-        "name": span.name,
+        "name": _text(span.name),
         "kind": span.kind.value + 1,
         "startTimeUnixNano": str(span.start_time),
         "endTimeUnixNano": str(span.end_time),
         "attributes": _attributes(span.attributes),
-        "status": {"code": span.status.status_code.value, "message": span.status.description or ""},
+        "status": {
+            "code": span.status.status_code.value,
+            "message": _text(span.status.description or ""),
+        },
         "events": [
-            {"name": name, "timeUnixNano": str(when), "attributes": _attributes(attributes)}
+            {"name": _text(name), "timeUnixNano": str(when), "attributes": _attributes(attributes)}
             for name, when, attributes in span.events
         ],
         "links": [
@@ -156,11 +160,23 @@ def _encode(span: Span) -> Fields:
 
 
 def _attributes(fields: Mapping[str, Any] | None) -> list[Fields]:
-    return [{"key": name, "value": _value(value)} for name, value in (fields or {}).items()]
+    # A copy: another thread may still set one.
+    pairs = list(fields.items()) if fields else ()
+    return [{"key": _text(name), "value": _value(value)} for name, value in pairs]
 
 
 def _value(value: object) -> Fields:
+    """Encode a value as the protocol knows it; a collector refuses all spans for a single other."""
     if isinstance(value, list | tuple):
         return {"arrayValue": {"values": [_value(item) for item in value]}}
-    kind, encode = VALUES.get(type(value), ("stringValue", str))
-    return {kind: encode(value)}
+    if isinstance(value, bool):
+        return {"boolValue": value}
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return {"intValue": str(value)}
+    if isinstance(value, float) and math.isfinite(value):
+        return {"doubleValue": value}
+    return {"stringValue": _text(value)}
+
+
+def _text(value: object) -> str:
+    return str(value).encode("utf-8", "replace").decode()

@@ -92,7 +92,7 @@ class TelemetrySettings(EnvironmentSettings):
         "otlp", description="`otlp`, or `none` to make no traces"
     )
     otel_exporter_otlp_protocol: Annotated[str, one_of("http/json")] = Field(
-        "http/json", description="Protocol of exports; collectors take it on the port of HTTP"
+        "http/json", description="Export protocol; collectors accept it on their HTTP port"
     )
     otel_exporter_otlp_headers: Annotated[SecretStr | None, AfterValidator(_check_headers)] = Field(
         None, description="Headers for the collector: `name=value,...`"
@@ -101,7 +101,7 @@ class TelemetrySettings(EnvironmentSettings):
         10_000, ge=1, description="Timeout of an export, in milliseconds"
     )
     otel_service_name: str | None = Field(
-        None, description="Name of the service in traces, if not its own"
+        None, description="Service name in traces; unset: the project's"
     )
     otel_resource_attributes: Annotated[str | None, AfterValidator(_check_key_values)] = Field(
         None, description="Attributes of all spans: `name=value,...`"

@@ -177,13 +177,17 @@ class Tracer(trace.Tracer):
     @_agnosticcontextmanager
     def start_as_current_span(
         self,
-        *arguments: Any,
+        name: str,
+        context: Context | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Attributes = None,
+        links: Sequence[trace.Link] | None = None,
+        start_time: int | None = None,
         record_exception: bool = True,
         set_status_on_exception: bool = True,
         end_on_exit: bool = True,
-        **options: Any,
     ) -> Iterator[trace.Span]:
-        span = self.start_span(*arguments, **options)
+        span = self.start_span(name, context, kind, attributes, links, start_time)
         if span is trace.get_current_span():  # that of a request that is not sampled
             yield span
             return
