@@ -507,6 +507,7 @@ class Clock:
         self.go_on = threading.Event()  # of a check that hangs
         self.slept: list[float] = []
         self._turns: dict[threading.Thread, threading.Semaphore] = {}
+        self._others = set(threading.enumerate())  # checks of earlier tests among them
         self._is_over = False
 
     def monotonic(self) -> float:
@@ -515,6 +516,9 @@ class Clock:
 
     def sleep(self, seconds: float) -> None:
         """Wait for the thread's next turn, or end it."""
+        if threading.current_thread() in self._others:
+            time.sleep(seconds)
+            return
         turn = self._turns.setdefault(threading.current_thread(), threading.Semaphore(0))
         self.slept.append(seconds)
         turn.acquire()
