@@ -114,7 +114,6 @@ class TelemetrySettings(EnvironmentSettings):
     otel_traces_sampler_arg: float = Field(
         1, ge=0, le=1, description="Ratio of sampled traces, for `traceidratio`"
     )
-
     otel_propagators: Annotated[str, AfterValidator(_check_propagators)] = Field(
         "tracecontext,baggage", description="Formats of the trace context in headers"
     )
