@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -442,22 +442,27 @@ def test_no_worker_outlives_the_supervisor(start: Start) -> None:
     wait_until(lambda: not is_running(worker))
 
 
-def wait_for_stacks(process: Process, count: int) -> None:
-    """Ask for the stacks and return once they have been shown so often.
+def ask_for_stacks(process: Process, is_enough: Callable[[str], bool]) -> None:
+    """Return once the output has the stacks that are asked for.
 
     Python may overlook a signal until the next one, where another thread than the main one took
     it; so it is asked again after a second, and not before.
     """
     asked = 0.0
 
-    def are_shown() -> bool:
+    def is_shown() -> bool:
         nonlocal asked
         if time.monotonic() - asked > 1:
             asked = time.monotonic()
             process.popen.send_signal(signal.SIGQUIT)
-        return process.output.count("Current thread") >= count
+        return is_enough(process.output)
 
-    wait_until(are_shown)
+    wait_until(is_shown)
+
+
+def has_stacks(count: int, output: str) -> bool:
+    """Return whether stacks were shown so often."""
+    return output.count("Current thread") >= count
 
 
 def test_sigquit_harms_no_thread_that_works(start: Start) -> None:
@@ -478,7 +483,7 @@ def test_sigquit_harms_no_thread_that_works(start: Start) -> None:
         thread.start()
     try:
         for count in range(1, 11):
-            wait_for_stacks(process, count)
+            ask_for_stacks(process, partial(has_stacks, count))
     finally:
         enough.set()
         for thread in threads:
@@ -491,8 +496,7 @@ def test_sigquit_shows_the_stacks_and_changes_nothing_else(start: Start, tmp_pat
     process = start(FAULTY)
     with held(process, tmp_path / "gate", 1) as statuses:
         process.wait_active(1)
-        wait_for_stacks(process, 1)
-        wait_until(lambda: "in hold" in process.output)
+        ask_for_stacks(process, lambda output: "in hold" in output)
         assert process.get(PRODUCT)[0] == 200
     assert statuses == [200]
     assert worker_of(process)

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry import trace
-from prometheus_client import CollectorRegistry
 
 from service.chassis.telemetry.spans import Ids, Provider
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the server's supervisor needs neither
+    from prometheus_client import CollectorRegistry
+
     from service.chassis.telemetry.otlp import Exporter
 
 Fields = dict[str, Any]  # by their names in OpenTelemetry's semantic conventions
@@ -19,7 +20,7 @@ Fields = dict[str, Any]  # by their names in OpenTelemetry's semantic convention
 class Telemetry:
     """What watches the requests of one application; each of telemetry's modules adds its part."""
 
-    registry: CollectorRegistry | None = None  # what is scraped
+    registry: "CollectorRegistry | None" = None  # what is scraped
     exporter: "Exporter | None" = None
     tracer: trace.Tracer = field(default_factory=lambda: Provider().get_tracer("service"))
     # Called with each answered request: its span, its ids, its fields and its seconds.
