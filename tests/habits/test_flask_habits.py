@@ -129,12 +129,6 @@ KEPT = {
     "a_limit_on_chunked_bodies_of_one_view": Kept(
         CHUNKS, 200, 413, without_middleware("BodyTimeout")
     ),
-    "streams_that_a_test_does_not_read": Kept(
-        "a stream is active until it is read or closed",
-        {200},
-        {200, 503},
-        without_middleware("Admission"),
-    ),
     "a_view_that_exits": Kept(
         "`SystemExit` is a 500", "raised SystemExit", 500, with_config(PROPAGATE_EXCEPTIONS=True)
     ),
