@@ -33,6 +33,9 @@ lint: $(VENV)/ready ## Style, format and types of the template's own Python
 bench: build/service/ready ## Measure the chassis beside bare Flask, layer by layer (with wrk also on the server)
 	build/service/bin/python benchmarks/chassis.py
 	build/service/bin/python benchmarks/database.py
+	rm -rf build/bench
+	$(BIN)/cookiecutter --no-input --default-config --output-dir build/bench .
+	build/service/bin/python benchmarks/memory.py build/bench/flask-microservice
 
 relock: $(VENV)/ready ## Fit all requirements files to the manifests (ARGS=--upgrade takes the newest versions)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/relock $(ARGS)

@@ -1,11 +1,13 @@
 """The benchmarks run; what they measure is read by people."""
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.conftest import Bake
 
 CHASSIS = """
 import chassis
@@ -25,19 +27,38 @@ names = [name for _ in database.REQUESTS for name in database.LAYERS]
 print('layers', *names, sep='\\n')
 """
 
+MEMORY = """
+import memory
+memory.STARTS = 1
+memory.REQUESTS = 1
+memory.main()
+print('layers', *memory.SERVED, sep='\\n')
+"""
 
-def measured(python: Path, code: str) -> tuple[list[str], list[str]]:
+
+def measured(python: Path, code: str, *arguments: str) -> tuple[list[str], list[str]]:
     """Run code beside the benchmarks; return the names of the tables' rows, and of the layers."""
-    command = (python, "-B", "-c", code)
-    done = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True)
+    command = (str(python), "-c", code, *arguments)
+    done = subprocess.run(
+        command,
+        cwd=ROOT / "benchmarks",
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     tables, _, layers = done.stdout.partition("layers\n")
-    rows = [row for row in tables.splitlines() if row.startswith("| ") and " us | ratio" not in row]
+    rows = [row for row in tables.splitlines() if row.startswith("| ") and " | ratio" not in row]
     return [row.split(" | ")[0].removeprefix("| ") for row in rows], layers.splitlines()
 
 
 def test_the_cost_of_each_layer_is_printed(service_python: Path) -> None:
     rows, layers = measured(service_python, CHASSIS)
+    assert rows == layers
+
+
+def test_the_memory_of_a_service_is_printed(service_python: Path, bake: Bake) -> None:
+    rows, layers = measured(service_python, MEMORY, str(bake()))
     assert rows == layers
 
 

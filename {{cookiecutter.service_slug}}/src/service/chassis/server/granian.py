@@ -92,6 +92,7 @@ def serve(settings: ServerSettings, target: str, log_config: dict[str, Any]) -> 
     server = _make_server(settings, target, log_config)
     shutdown = signals.Shutdown(settings.drain_delay)
     server.on_startup(shutdown.install)
+    gc.freeze()  # a collection in the worker would copy the memory that it shares with this process
     status = 0
     try:
         server.serve(target_loader=functools.partial(load_app, target), wrap_loader=False)
