@@ -368,7 +368,8 @@ def test_neither_a_bad_status_nor_an_exit_ends_the_process(served: Process) -> N
 
 
 def test_an_answer_that_breaks_off_is_logged_as_an_error(served: Process) -> None:
-    served.get("/stream")
+    # Whether the client sees the break depends on granian's version.
+    exchange(served, b"GET /stream HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     wait_until(lambda: any(line.get("error.type") == "RuntimeError" for line in served.lines()))
 
 
