@@ -15,7 +15,8 @@ CHECK_TIMEOUT = 1.0  # seconds that a check may take
 class Check:
     """One condition of readiness, checked every second by a thread of its own.
 
-    Only the first probe waits for it. A check that hangs fails, and is not run again until it ends.
+    Probes wait for its first run only. A check that hangs fails, and is not run again until it
+    ends.
     """
 
     def __init__(self, name: str, check: Callable[[], object]) -> None:
