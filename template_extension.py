@@ -217,7 +217,7 @@ class TemplateExtension(Extension):
         self,
         source: str,
         name: str | None,
-        filename: str | None = None,  # noqa: ARG002
+        filename: str | None = None,  # noqa: ARG002 Jinja's signature
     ) -> str:
         """Leave to Jinja the template's own syntax; a string without a name may be an answer."""
         if name is not None:

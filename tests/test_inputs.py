@@ -350,7 +350,7 @@ def test_no_code_given_as_an_answer_runs(
             bake_with(template, out / name, user_config, **{"service_slug": "orders", name: text})
         except FailedHookException as refusal:
             # Either way is right, as long as nothing ran.
-            assert str(refusal).startswith(name)  # noqa: PT017
+            assert str(refusal).startswith(name)  # noqa: PT017 baking may also pass
     assert list(tmp_path.rglob(mark.name)) == []
 
 

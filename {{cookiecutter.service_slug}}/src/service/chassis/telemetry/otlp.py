@@ -45,7 +45,7 @@ class Exporter:
     ) -> None:
         headers = headers | {"Content-Type": "application/json"}
         # Its setting is an HTTP address.
-        self._request = Request(endpoint, headers=headers, method="POST")  # noqa: S310
+        self._request = Request(endpoint, headers=headers, method="POST")  # noqa: S310 only http(s)
         self._timeout = timeout
         self._resource = logs.encode({"attributes": _attributes(resource)})
         # Scope and span, encoded: many objects that live on make garbage collection slow.
@@ -99,7 +99,7 @@ class Exporter:
             b",".join(scopes),
         )
         try:
-            with urlopen(self._request, body, self._timeout):  # noqa: S310
+            with urlopen(self._request, body, self._timeout):  # noqa: S310 only http(s)
                 self._report("")
         except Exception as error:  # the thread must outlive whatever a collector does
             self._report(repr(error))
