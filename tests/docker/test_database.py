@@ -67,7 +67,8 @@ def wide(project: Project) -> Iterator[int]:
 
 @pytest.fixture
 def client(port: int) -> Iterator[Client]:
-    """A client of the service."""
+    """A client of the service, which may have to notice that its database is back."""
+    eventually(lambda: status(port, "/readyz") == 200, "the service is ready")
     with closing(Client(port)) as client:
         yield client
 
