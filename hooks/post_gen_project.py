@@ -198,20 +198,29 @@ def report(root: Path, slug: str, checks: list[str], alone: bool) -> None:
     print("  curl --retry 20 --retry-delay 1 --retry-all-errors localhost:5000/v1/products/tea")
 
 
+def refuse(found: list[str]) -> int:
+    """Print the faults, if there are any, and return the exit status."""
+    if found:
+        told = ["This is a fault of the template, please report it:", *found]
+        print(*told, sep="\n  ", file=sys.stderr)
+        print("Bake with --keep-project-on-failure to look at the files.", file=sys.stderr)
+    return 1 if found else 0
+
+
 def main(root: Path, answers: Mapping[str, Any], template: Path) -> int:
     """Return the exit status; 1 only for a fault of the template itself."""
     prune(root, answers)
     prune_contract(root / "openapi.json", answers)
-    if found := faults(root):
-        told = ["This is a fault of the template, please report it:", *found]
-        print(*told, sep="\n  ", file=sys.stderr)
-        print("Bake with --keep-project-on-failure to look at the files.", file=sys.stderr)
-        return 1
     if "_commit" in answers:  # cruft: it runs hooks in a temporary folder, and keeps its own record
-        return 0
+        return refuse(faults(root))
     write_secrets(root, answers)
-    checks = ["Python, TOML and JSON parse", "no template syntax is left"]
     running = start_tools(root)
+    if found := faults(root):
+        for process in running.values():
+            process.kill()
+            process.wait()
+        return refuse(found)
+    checks = ["Python, TOML and JSON parse", "no template syntax is left"]
     if reason := record(root, answers, template):
         checks.append(f"no .cruft.json, {reason}")
     if git(root, "rev-parse", "--is-inside-work-tree") != "true":
