@@ -17,7 +17,6 @@ from support import Lines
 from support import Process
 from support import Start
 
-from service.app import create_app
 from service.chassis.http.application import Application
 from service.chassis.telemetry import stdout
 from service.chassis.telemetry.logs import LineHandler
@@ -48,12 +47,6 @@ def settings() -> Settings:
 
 
 @pytest.fixture
-def app(settings: Settings) -> Application:
-    """The service's application."""
-    return create_app(settings)
-
-
-@pytest.fixture
 def client(app: Application) -> FlaskClient:
     """A client of the application."""
     return app.test_client()
@@ -73,9 +66,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """
     started: list[Process] = []
 
-    def start(
-        target: str = "service.app:create_app", ready: bool = True, **environment: str
-    ) -> Process:
+    def start(target: str = "lab:create_app", ready: bool = True, **environment: str) -> Process:
         process = Process(tmp_path / f"{len(started)}.log", target, environment)
         started.append(process)
         if ready:
@@ -96,24 +87,3 @@ def collector() -> Iterator[Collector]:
         yield server
         server.ended.set()
         server.shutdown()
-
-
-@pytest.fixture
-def traced(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[Application]:
-    """The application with a collector; its spans are sent every 20 ms, and 20 may wait."""
-    limits = {"SCHEDULE_DELAY": 0.02, "SHUTDOWN_TIMEOUT": 0.1, "MAX_QUEUE_SIZE": 20}
-    for name, value in limits.items():
-        monkeypatch.setattr(f"service.chassis.telemetry.otlp.{name}", value)
-    app = create_app(
-        Settings.model_validate(
-            {
-                "log_format": "json",
-                "otel_exporter_otlp_endpoint": collector.url,
-                "otel_exporter_otlp_headers": "x-key=a%20b, x-other=2",
-                "otel_resource_attributes": "deployment.environment.name=test",
-            }
-        )
-    )
-    yield app
-    assert app.telemetry.exporter
-    app.telemetry.exporter.shutdown()

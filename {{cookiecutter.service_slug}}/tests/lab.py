@@ -1,19 +1,23 @@
-"""The lab: an application with a route for everything that a typed view can take and return."""
+"""The lab, on which the chassis is tried: a route for all that a typed view takes and returns."""
 
 import enum
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Literal
 
 import pytest
-from flask import Blueprint, Response, make_response
+from flask import Blueprint, Response, abort, make_response
 from flask.testing import FlaskClient
 from pydantic import MISSING, Field
+from support import Collector
 from werkzeug.test import TestResponse
 
+from service import app as service_app
 from service.chassis.http import problems
 from service.chassis.http.application import Application
 from service.chassis.http.routes import Created, Reply, Routes
 from service.chassis.http.validation import Model
+from service.settings import Settings
 
 
 class Colour(enum.Enum):
@@ -125,9 +129,21 @@ def list_things() -> Reply[list[Thing]]:
     return Reply([THING], {"X-Total": "1"})
 
 
+@routes.get("/things/<name>")
+def show_thing(name: str) -> Thing:
+    return Thing(name=name, colour=Colour.RED) if name != "none" else abort(404, "No thing.")
+
+
 @routes.get("/raw/")
 def raw() -> Response:
     return make_response("raw")
+
+
+def create_app(settings: Settings | None = None) -> Application:
+    """Make the service's application with the lab's routes beside its own."""
+    app = service_app.create_app(settings)
+    app.register_blueprint(blueprint)
+    return app
 
 
 def lab_app() -> Application:
@@ -136,6 +152,33 @@ def lab_app() -> Application:
     problems.init_app(app)
     app.register_blueprint(blueprint)
     return app
+
+
+@pytest.fixture
+def app(settings: Settings) -> Application:
+    """The service's application, with the lab's routes beside its own."""
+    return create_app(settings)
+
+
+@pytest.fixture
+def traced(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[Application]:
+    """The application with a collector; its spans are sent every 20 ms, and 20 may wait."""
+    limits = {"SCHEDULE_DELAY": 0.02, "SHUTDOWN_TIMEOUT": 0.1, "MAX_QUEUE_SIZE": 20}
+    for name, value in limits.items():
+        monkeypatch.setattr(f"service.chassis.telemetry.otlp.{name}", value)
+    app = create_app(
+        Settings.model_validate(
+            {
+                "log_format": "json",
+                "otel_exporter_otlp_endpoint": collector.url,
+                "otel_exporter_otlp_headers": "x-key=a%20b, x-other=2",
+                "otel_resource_attributes": "deployment.environment.name=test",
+            }
+        )
+    )
+    yield app
+    assert app.telemetry.exporter
+    app.telemetry.exporter.shutdown()
 
 
 @pytest.fixture

@@ -14,11 +14,12 @@ from support import Collector
 from werkzeug.test import TestResponse
 
 import service.app
+from service import api
 from service.chassis.http import middleware
 from service.chassis.http.application import Application
 from service.settings import Settings
 
-TEA = "/v1/products/tea"
+THING = "/thing"
 Capture = pytest.CaptureFixture[str]
 Feature = Callable[[Application, Capture], bool]
 
@@ -30,12 +31,12 @@ def ask(app: Application, path: str, **options: Any) -> TestResponse:
 
 def logs(app: Application, capture: Capture) -> bool:
     capture.readouterr()
-    ask(app, TEA)
-    return f'"url.path":"{TEA}"' in capture.readouterr().out
+    ask(app, THING)
+    return f'"url.path":"{THING}"' in capture.readouterr().out
 
 
 def metrics(app: Application, _capture: Capture) -> bool:
-    ask(app, TEA)
+    ask(app, THING)
     return "http_server_request_duration_seconds_count{" in ask(app, "/metrics").text
 
 
@@ -43,7 +44,7 @@ def traces(app: Application, _capture: Capture) -> bool:
     if app.telemetry.exporter is None:
         return False
     app.telemetry.exporter._spans.clear()
-    ask(app, TEA)
+    ask(app, THING)
     return len(app.telemetry.exporter._spans) == 1
 
 
@@ -51,8 +52,8 @@ def problems(app: Application, _capture: Capture) -> bool:
     return ask(app, "/none").mimetype == "application/problem+json"
 
 
-def catalogue(app: Application, _capture: Capture) -> bool:
-    return ask(app, TEA).status_code == 200
+def routes(app: Application, _capture: Capture) -> bool:
+    return ask(app, "/route").status_code == 200
 
 
 def document(app: Application, _capture: Capture) -> bool:
@@ -60,8 +61,8 @@ def document(app: Application, _capture: Capture) -> bool:
     return [ask(app, path).status_code for path in paths] == [200, 200]
 
 
-def orders(app: Application, _capture: Capture) -> bool:
-    return ask(app, "/v1/orders").status_code == 200
+def connections(app: Application, _capture: Capture) -> bool:
+    return "database" in app.extensions
 
 
 def probes(app: Application, _capture: Capture) -> bool:
@@ -82,7 +83,7 @@ def body_timeout(app: Application, _capture: Capture) -> bool:
 
 
 def one_path(app: Application, _capture: Capture) -> bool:
-    return ask(app, "/", environ_overrides={"PATH_INFO": f"/{TEA}"}).status_code == 404
+    return ask(app, "/", environ_overrides={"PATH_INFO": f"/{THING}"}).status_code == 404
 
 
 def admission(app: Application, _capture: Capture) -> bool:
@@ -108,9 +109,9 @@ FEATURES: dict[str, Feature] = {
         metrics,
         traces,
         problems,
-        catalogue,
+        routes,
         document,
-        orders,  # only-if: database == "postgresql"
+        connections,  # only-if: database == "postgresql"
         probes,
         ids,
         body_limit,
@@ -139,9 +140,9 @@ LOST_FROM_APP = {
     "metrics": {"metrics"},
     "tracing": {"traces"},
     "problems": {"problems"},
-    "api": {"catalogue", "orders"},
+    "api": {"routes"},
     "openapi": {"document"},
-    "database": {"orders"},  # only-if: database == "postgresql"
+    "database": {"connections"},  # only-if: database == "postgresql"
     "middleware": CHAIN | RECORDS,
 }
 LOST_FROM_CHAIN = {
@@ -165,6 +166,7 @@ def lost_features(app: Application, capture: Capture) -> set[str]:
         answer = ask(app, "/again", query_string={"depth": depth + 1})
         return answer.text if answer.status_code == 200 and depth < 9 else str(answer.status_code)
 
+    app.add_url_rule(THING, view_func=lambda: "thing")
     app.add_url_rule("/again", view_func=again)
     app.add_url_rule("/echo", "echo", lambda: request.get_data(), methods=["POST"])
     app.add_url_rule("/leave", view_func=sys.exit)
@@ -194,7 +196,8 @@ def lines_of(module: ModuleType, pattern: str) -> set[str]:
 
 @pytest.fixture
 def chosen(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings under which every feature can be seen."""
+    """Settings under which every feature can be seen, and a route of the API."""
+    monkeypatch.setattr(api, "init_app", lambda app: app.add_url_rule("/route", "route", str))
     monkeypatch.setenv("HTTP_X_USER", "the process's own")
     monkeypatch.setattr("service.chassis.telemetry.otlp.SCHEDULE_DELAY", 3600)
     return Settings.model_validate(

@@ -1,6 +1,7 @@
 """What lies around the views: each middleware alone, the whole chain, and the Flask application."""
 
 import io
+import json
 import logging
 import re
 import threading
@@ -21,6 +22,7 @@ from flask import (
     url_for,
 )
 from flask.testing import FlaskClient
+from lab import ITEM
 from lab import problem
 from prometheus_client import CollectorRegistry
 from support import PARENT
@@ -164,7 +166,7 @@ def test_while_draining_it_is_not_ready_but_live_and_serves(
     app.readiness.drain()
     assert problem(client.get("/readyz"), 503).detail == "not ready: draining"
     assert client.get("/livez").status_code == 200
-    served = client.get("/v1/products/tea")
+    served = client.get("/lab/things/tea")
     assert (served.status_code, served.headers["Connection"]) == (200, "close")
 
 
@@ -246,7 +248,7 @@ def test_probes_are_answered_while_no_request_is_admitted() -> None:
 
 
 def test_the_slot_of_an_answered_request_is_free_again(client: FlaskClient) -> None:
-    paths = ["/v1/products/tea", "/v1/nothing", "/v1/products?limit=x"]
+    paths = ["/lab/things/tea", "/v1/nothing", "/lab/items?limit=x"]
     assert {client.get(path).status_code for path in paths * 5} == {200, 404, 422}
 
 
@@ -389,8 +391,8 @@ def test_an_application_whose_headers_are_no_list_takes_no_slot_with_it() -> Non
 
 def test_a_body_above_the_limit_gets_413(client: FlaskClient, settings: Settings) -> None:
     size = settings.max_body_size
-    fits = client.post("/v1/quotes", data=b" " * size, content_type="application/json")
-    more = client.post("/v1/quotes", data=b" " * (size + 1), content_type="application/json")
+    fits = client.post("/lab/items", data=b" " * size, content_type="application/json")
+    more = client.post("/lab/items", data=b" " * (size + 1), content_type="application/json")
     assert (fits.status_code, more.status_code) == (400, 413)
 
 
@@ -399,7 +401,7 @@ def test_a_chunked_body_has_the_same_limit(
     client: FlaskClient, settings: Settings, extra: int
 ) -> None:
     answer = client.post(
-        "/v1/quotes",
+        "/lab/items",
         input_stream=io.BytesIO(b" " * (settings.max_body_size + extra)),
         content_type="application/json",
         environ_overrides=CHUNKED,
@@ -473,12 +475,12 @@ def test_a_body_that_is_not_read_is_not_looked_at(app: Application, size: int) -
 )
 def test_a_chunked_json_body_reaches_the_view_whole(client: FlaskClient, media_type: str) -> None:
     answer = client.post(
-        "/v1/quotes",
-        input_stream=io.BytesIO(b'{"lines": [{"sku": "tea", "quantity": 1}]}'),
+        "/lab/items",
+        input_stream=io.BytesIO(json.dumps(ITEM).encode()),
         content_type=media_type,
         environ_overrides=CHUNKED,
     )
-    assert answer.status_code == 200
+    assert answer.status_code == 201
 
 
 @pytest.mark.parametrize("media_type", ["text/csv", "application/x-ndjson", ""])
@@ -497,8 +499,8 @@ def test_a_chunked_body_whose_cut_nobody_would_see_gets_411(
 
 def test_a_body_shorter_than_its_length_gets_400(client: FlaskClient) -> None:
     answer = client.post(
-        "/v1/quotes",
-        input_stream=io.BytesIO(b'{"lines": []}'),
+        "/lab/items",
+        input_stream=io.BytesIO(b'{"name": "a"}'),
         content_type="application/json",
         environ_overrides={"CONTENT_LENGTH": "100", "wsgi.input_terminated": True},
     )
@@ -594,7 +596,7 @@ def test_variables_of_the_process_are_no_headers(monkeypatch: pytest.MonkeyPatch
 def test_one_identity_is_in_the_line_the_header_and_the_problem(
     client: FlaskClient, lines: Lines
 ) -> None:
-    answer = client.get("/v1/products/none", headers=SAMPLED | {"X-Request-ID": "order-7"})
+    answer = client.get("/lab/things/none", headers=SAMPLED | {"X-Request-ID": "order-7"})
     document = problem(answer, 404)
     (line,) = lines()
     assert answer.headers["X-Request-ID"] == line["request_id"] == "order-7"
@@ -688,10 +690,10 @@ def test_the_span_of_a_request_has_the_name_of_its_route(
     traced: Application, collector: Collector
 ) -> None:
     client = traced.test_client()
-    client.get("/v1/products/tea", headers={"User-Agent": "x" * 2000})
+    client.get("/lab/things/tea", headers={"User-Agent": "x" * 2000})
     client.open("/nowhere", method="BREW")
     routed, unknown = collector.wait_for(2)
-    assert (routed["name"], unknown["name"]) == ("GET /v1/products/<sku>", "HTTP")
+    assert (routed["name"], unknown["name"]) == ("GET /lab/things/<name>", "HTTP")
     assert attributes(routed)["user_agent.original"] == "x" * 1024
     assert "http.route" not in attributes(unknown)
 
@@ -720,7 +722,7 @@ def test_a_stream_is_recorded_once_when_it_is_closed(body: Iterable[bytes]) -> N
 
 
 def test_every_answer_forbids_sniffing(client: FlaskClient) -> None:
-    for path in ("/v1/products/tea", "/v1/nothing", "/docs/"):
+    for path in ("/lab/things/tea", "/v1/nothing", "/docs/"):
         assert client.get(path).headers["X-Content-Type-Options"] == "nosniff", path
 
 

@@ -67,6 +67,7 @@ def test_the_document_describes_every_method_and_no_other(document: dict[str, An
         "/lab/items/{number}": {"patch", "delete"},
         "/lab/jobs": {"post"},
         "/lab/things": {"get"},
+        "/lab/things/{name}": {"get"},
         "/lab/raw/": {"get"},
     }
 

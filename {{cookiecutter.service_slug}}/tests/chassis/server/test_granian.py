@@ -18,11 +18,11 @@ from urllib.parse import quote
 
 import pytest
 from flask import Response, request
+from lab import create_app
 from support import Process
 from support import Start
 from support import wait_until
 
-from service.app import create_app
 from service.chassis import lifecycle
 from service.chassis.http.application import Application
 from service.chassis.lifecycle import Check
@@ -34,7 +34,7 @@ MODULE = "chassis.server.test_granian"
 FAULTY = f"{MODULE}:create_faulty_app"
 LONG = "300"  # seconds: longer than any test waits
 REQUEST_TIMEOUT = 0.5
-PRODUCT = "/v1/products/tea"
+THING = "/lab/things/tea"
 
 
 def hold() -> str:
@@ -160,7 +160,7 @@ def is_running(pid: int) -> bool:
 def test_it_serves_and_stops_with_status_0(start: Start) -> None:
     process = start()
     assert process.get("/livez")[0] == 200
-    assert process.get(PRODUCT)[0] == 200
+    assert process.get(THING)[0] == 200
     assert process.stop() == 0
 
 
@@ -192,7 +192,7 @@ def test_while_it_drains_it_is_not_ready_serves_on_and_closes_connections(start:
     process = start(DRAIN_DELAY=LONG)
     process.popen.send_signal(signal.SIGTERM)
     wait_until(lambda: process.get("/readyz")[0] == 503)
-    status, headers, _ = process.get(PRODUCT)
+    status, headers, _ = process.get(THING)
     assert (status, headers["Connection"]) == (200, "close")
     assert process.stop() == 0  # a second signal does not wait for the end of the drain
 
@@ -222,7 +222,7 @@ class Followers:
         connection = self._process.connect()
         try:
             while not self._draining.is_set():
-                connection.request("GET", PRODUCT)
+                connection.request("GET", THING)
                 answer = connection.getresponse()
                 answer.read()
                 self.answers.append(answer.status)
@@ -315,7 +315,7 @@ def test_with_every_thread_busy_probes_answer_and_more_requests_get_503(
         assert set(statuses) == {503}
         served.wait_active(2)
         assert [served.get(probe)[0] for probe in ("/livez", "/readyz", "/metrics")] == [200] * 3
-        status, headers, _ = served.get(PRODUCT)
+        status, headers, _ = served.get(THING)
         assert (status, headers["Retry-After"]) == (503, "1")
         assert headers["Content-Type"] == "application/problem+json"
     assert sorted(statuses) == [200] * 2 + [503] * 38
@@ -327,8 +327,8 @@ def test_half_sent_requests_hold_no_thread(served: Process) -> None:
             connection = stack.enter_context(closing(served.connect()))
             connection.request("GET", "/livez")  # so that it is known to be accepted
             connection.getresponse().read()
-            connection.sock.sendall(b"GET /v1/products HTTP/1.1\r\nHost: a\r\nX-Half")
-        assert served.get(PRODUCT)[0] == 200
+            connection.sock.sendall(b"GET /lab/things HTTP/1.1\r\nHost: a\r\nX-Half")
+        assert served.get(THING)[0] == 200
 
 
 def test_bodies_that_never_arrive_do_not_stop_the_probes(served: Process) -> None:
@@ -341,9 +341,9 @@ def test_bodies_that_never_arrive_do_not_stop_the_probes(served: Process) -> Non
             )
         served.wait_active(2)
         assert served.get("/livez")[0] == 200
-        assert served.get(PRODUCT)[0] == 503
+        assert served.get(THING)[0] == 503
     served.wait_active(0)
-    assert served.get(PRODUCT)[0] == 200
+    assert served.get(THING)[0] == 200
 
 
 def test_a_body_that_dribbles_past_the_timeout_gets_408(served: Process) -> None:
@@ -363,7 +363,7 @@ def test_a_body_that_dribbles_past_the_timeout_gets_408(served: Process) -> None
 def test_neither_a_bad_status_nor_an_exit_ends_the_process(served: Process) -> None:
     paths = ("/status/99", "/status/101", "/status/1000", "/exit")
     assert [served.get(path)[0] for path in paths] == [500] * 4
-    assert served.get(PRODUCT)[0] == 200
+    assert served.get(THING)[0] == 200
     assert worker_of(served)
 
 
@@ -417,7 +417,7 @@ def test_malformed_http_gets_4xx_and_harms_no_other_request(served: Process) -> 
         for name, data in MALFORMED.items():
             answer = exchange(served, data)
             assert re.match(rb"HTTP/1\.[01] 4\d\d ", answer), (name, answer[:80])
-            other.request("GET", PRODUCT)
+            other.request("GET", THING)
             answered = other.getresponse()
             assert (answered.status, len(answered.read()) > 0) == (200, True), name
 
@@ -474,7 +474,7 @@ def test_sigquit_harms_no_thread_that_works(start: Start) -> None:
     def ask() -> None:
         with closing(process.connect()) as connection:
             while not enough.is_set():
-                connection.request("GET", PRODUCT)
+                connection.request("GET", THING)
                 answer = connection.getresponse()
                 answer.read()
                 statuses.append(answer.status)
@@ -498,7 +498,7 @@ def test_sigquit_shows_the_stacks_and_changes_nothing_else(start: Start, tmp_pat
     with held(process, tmp_path / "gate", 1) as statuses:
         process.wait_active(1)
         ask_for_stacks(process, lambda output: "in hold" in output)
-        assert process.get(PRODUCT)[0] == 200
+        assert process.get(THING)[0] == 200
     assert statuses == [200]
     assert worker_of(process)
     assert process.stop() == 0

@@ -12,10 +12,10 @@ import pytest
 from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
+from lab import create_app
 from opentelemetry import trace
 from support import Lines
 
-from service.app import create_app
 from service.chassis.http.application import Application
 from service.chassis.telemetry import logs
 from service.chassis.telemetry.stdout import stdout
@@ -24,24 +24,24 @@ from service.settings import Settings
 Values = dict[str, Any]  # of settings, by their names
 ANSWERED = {
     "http.request.method": "GET",
-    "url.path": "/v1/products",
+    "url.path": "/lab/things",
     "http.response.status_code": 200,
 }
 
 
 def ask(app: Application) -> None:
     """Send a request that leaves one line."""
-    app.test_client().get("/v1/products/tea")
+    app.test_client().get("/lab/things/tea")
 
 
 def test_a_request_leaves_one_line_that_says_who_what_and_how(
     client: FlaskClient, lines: Lines
 ) -> None:
-    client.get("/v1/products/tea?limit=secret")
+    client.get("/lab/things/tea?limit=secret")
     (line,) = lines()
     assert line["http.request.method"] == "GET"
-    assert line["url.path"] == "/v1/products/tea"
-    assert line["http.route"] == "/v1/products/<sku>"
+    assert line["url.path"] == "/lab/things/tea"
+    assert line["http.route"] == "/lab/things/<name>"
     assert line["http.response.status_code"] == 200
     assert line["http.server.request.duration"] > 0
     ids = {"request_id", "trace_id", "span_id"}
@@ -145,7 +145,7 @@ def test_on_a_terminal_lines_are_text(
     logging.getLogger("orders").warning("paid")
     request, paid = capfd.readouterr().out.splitlines()
     assert re.fullmatch(
-        r"\d\d:\d\d:\d\d INFO    service\.access: GET /v1/products/tea 200 in [\d.]+ ms", request
+        r"\d\d:\d\d:\d\d INFO    service\.access: GET /lab/things/tea 200 in [\d.]+ ms", request
     )
     assert paid.endswith("WARNING orders: paid")
 
@@ -212,9 +212,9 @@ def test_each_application_has_its_own_format_of_request_lines(
     outputs = outputs_of_two({"log_format": first}, {"log_format": second}, capfd)
     for log_format, (line,) in zip((first, second), outputs, strict=True):
         if log_format == "json":
-            assert json.loads(line)["http.route"] == "/v1/products/<sku>"
+            assert json.loads(line)["http.route"] == "/lab/things/<name>"
         else:
-            assert re.fullmatch(r"[\d:]{8} INFO .* GET /v1/products/tea 200 in [\d.]+ ms", line)
+            assert re.fullmatch(r"[\d:]{8} INFO .* GET /lab/things/tea 200 in [\d.]+ ms", line)
 
 
 def test_the_secrets_of_one_application_stay_hidden_after_another_is_made(

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 from flask.testing import FlaskClient
+from lab import create_app
 from prometheus_client import REGISTRY, Counter
 from support import SAMPLED
 from support import TRACE
 from support import samples
 
-from service.app import create_app
 from service.chassis.http.application import Application
 from service.chassis.project import PROJECT
 from service.settings import Settings
@@ -30,12 +30,12 @@ def saturation(client: FlaskClient) -> list[float]:
 
 
 def test_the_duration_is_counted_by_method_route_and_status(client: FlaskClient) -> None:
-    client.get("/v1/products/tea")
-    client.get("/v1/products/coffee")
-    client.get("/v1/products/none")
+    client.get("/lab/things/tea")
+    client.get("/lab/things/coffee")
+    client.get("/lab/things/none")
     assert samples(client, COUNT) == {
-        ("GET", "200", "/v1/products/<sku>"): 2,
-        ("GET", "404", "/v1/products/<sku>"): 1,
+        ("GET", "200", "/lab/things/<name>"): 2,
+        ("GET", "404", "/lab/things/<name>"): 1,
     }
 
 
@@ -108,7 +108,7 @@ def test_openmetrics_is_given_where_it_is_asked_for(client: FlaskClient) -> None
 
 def test_the_histogram_names_a_trace_as_its_example(traced: Application) -> None:
     client = traced.test_client()
-    client.get("/v1/products/tea", headers=SAMPLED)
+    client.get("/lab/things/tea", headers=SAMPLED)
     text = client.get("/metrics", headers=OPENMETRICS).text
     assert re.search(rf'# {{span_id="[0-9a-f]{{16}}",trace_id="{TRACE}"}}', text)
     assert TRACE not in client.get("/metrics").text

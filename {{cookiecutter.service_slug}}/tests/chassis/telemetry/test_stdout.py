@@ -232,4 +232,4 @@ def test_requests_are_answered_where_nobody_reads_their_lines(
 
     with monkeypatch.context() as patched:
         patched.setattr("os.write", refuse)
-        assert client.get("/v1/products/tea").status_code == 200
+        assert client.get("/lab/things/tea").status_code == 200

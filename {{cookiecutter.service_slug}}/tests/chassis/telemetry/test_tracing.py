@@ -15,6 +15,7 @@ import pytest
 from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
+from lab import create_app
 from opentelemetry import baggage, propagate, trace
 from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
@@ -28,7 +29,6 @@ from support import attributes
 from support import samples
 from support import wait_until
 
-from service.app import create_app
 from service.chassis.http.application import Application
 from service.chassis.project import PROJECT
 from service.chassis.telemetry import Fields
@@ -38,7 +38,7 @@ from service.chassis.telemetry import tracing
 from service.settings import Settings
 
 Make = Callable[..., Application]
-PRODUCT = "/v1/products/tea"
+THING = "/lab/things/tea"
 
 
 @pytest.fixture(autouse=True)
@@ -108,16 +108,16 @@ def test_a_request_is_a_span_of_its_callers_trace(
     client: FlaskClient, collector: Collector
 ) -> None:
     before = time.time_ns()
-    client.get(PRODUCT, headers=SAMPLED | {"User-Agent": "test"})
+    client.get(THING, headers=SAMPLED | {"User-Agent": "test"})
     after = time.time_ns()
     (span,) = collector.wait_for(1)
     assert (span["traceId"], span["parentSpanId"], span["kind"]) == (TRACE, PARENT, 2)
-    assert span["name"] == "GET /v1/products/<sku>"
+    assert span["name"] == "GET /lab/things/<name>"
     assert attributes(span) == {
         "http.request.method": "GET",
-        "url.path": PRODUCT,
+        "url.path": THING,
         "url.scheme": "http",
-        "http.route": "/v1/products/<sku>",
+        "http.route": "/lab/things/<name>",
         "http.response.status_code": "200",
         "client.address": "127.0.0.1",
         "user_agent.original": "test",
@@ -131,7 +131,7 @@ def test_a_request_is_a_span_of_its_callers_trace(
 def test_the_service_and_what_the_settings_add_describe_the_spans(
     client: FlaskClient, collector: Collector
 ) -> None:
-    client.get(PRODUCT)
+    client.get(THING)
     collector.wait_for(1)
     assert set(resource_of(collector)) == {
         "service.name",
@@ -153,7 +153,7 @@ def test_the_more_exact_variable_wins(
     collector: Collector, make: Make, settings: Fields, name: str
 ) -> None:
     app = make(otel_exporter_otlp_traces_endpoint=f"{collector.url}/v1/traces", **settings)
-    app.test_client().get(PRODUCT)
+    app.test_client().get(THING)
     collector.wait_for(1)
     assert resource_of(collector)["service.name"] == name
 
@@ -161,7 +161,7 @@ def test_the_more_exact_variable_wins(
 def test_a_collector_that_takes_too_long_is_given_up(collector: Collector, make: Make) -> None:
     collector.status = None
     app = make(otel_exporter_otlp_endpoint=collector.url, otel_exporter_otlp_timeout=50)
-    app.test_client().get(PRODUCT)
+    app.test_client().get(THING)
     wait_until(lambda: collector.asked > 1)
 
 
@@ -246,8 +246,8 @@ def test_probes_and_what_the_caller_does_not_sample_make_no_span(
     for path in ("/livez", "/readyz", "/metrics"):
         client.get(path, headers=SAMPLED)
     client.get("/steps", headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
-    client.get(PRODUCT)
-    assert [span["name"] for span in collector.wait_for(1)] == ["GET /v1/products/<sku>"]
+    client.get(THING)
+    assert [span["name"] for span in collector.wait_for(1)] == ["GET /lab/things/<name>"]
 
 
 @pytest.mark.parametrize(
@@ -326,8 +326,8 @@ def test_each_application_counts_its_own_spans(collector: Collector, make: Make)
         other.status = 503
         refused = make(otel_exporter_otlp_endpoint=collector.url).test_client()
         kept = make(otel_exporter_otlp_endpoint=other.url).test_client()
-        refused.get(PRODUCT)
-        kept.get(PRODUCT)
+        refused.get(THING)
+        kept.get(THING)
         wait_until(lambda: dropped(refused) == 1 and other.asked > 1)
         assert (dropped(refused), waiting(refused)) == (1, 0)
         assert (dropped(kept), waiting(kept)) == (0, 1)
@@ -404,10 +404,10 @@ def test_what_does_not_fit_while_the_collector_is_away_is_counted_and_delays_nob
     client: FlaskClient, collector: Collector, status: int | None
 ) -> None:
     collector.status = status
-    assert client.get(PRODUCT).status_code == 200
+    assert client.get(THING).status_code == 200
     wait_until(lambda: collector.asked > 0)
     for _ in range(49):
-        assert client.get(PRODUCT).status_code == 200
+        assert client.get(THING).status_code == 200
         # It still keeps the first sender waiting, and no request waits for that.
         assert status == 503 or collector.asked == 1
     assert (dropped(client), waiting(client)) == (30, 20)
@@ -418,7 +418,7 @@ def test_spans_wait_for_a_collector_that_comes_back(
 ) -> None:
     collector.status = 503
     for _ in range(10):
-        client.get(PRODUCT)
+        client.get(THING)
     wait_until(lambda: collector.asked > 2)
     assert waiting(client) == 10
     collector.status = 200
@@ -433,11 +433,11 @@ def test_spans_that_the_collector_refuses_are_counted_and_not_sent_again(
     client: FlaskClient, collector: Collector
 ) -> None:
     collector.status = 400
-    client.get(PRODUCT)
+    client.get(THING)
     wait_until(lambda: dropped(client) == 1)
     collector.status = 200
-    client.get("/v1/products/none")
-    assert paths(collector.wait_for(1)) == ["/v1/products/none"]
+    client.get("/lab/things/none")
+    assert paths(collector.wait_for(1)) == ["/lab/things/none"]
 
 
 def test_many_spans_are_sent_in_messages_of_bounded_size(
@@ -446,7 +446,7 @@ def test_many_spans_are_sent_in_messages_of_bounded_size(
     collector.status = 503
     monkeypatch.setattr(otlp, "MAX_EXPORT_BATCH_SIZE", 4)
     for _ in range(10):
-        client.get(PRODUCT)
+        client.get(THING)
     collector.status = 200
     collector.wait_for(10)
     resources = [document["resourceSpans"][0] for document in collector.documents]
@@ -460,7 +460,7 @@ def test_a_full_message_is_sent_before_its_time(
     monkeypatch.setattr(otlp, "MAX_EXPORT_BATCH_SIZE", 4)
     client = make(otel_exporter_otlp_endpoint=collector.url).test_client()
     for _ in range(4):
-        client.get(PRODUCT)
+        client.get(THING)
     assert len(collector.wait_for(4)) == 4
 
 
@@ -469,7 +469,7 @@ def test_the_last_spans_are_sent_before_the_process_ends(
 ) -> None:
     process = start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
     for _ in range(20):
-        process.get(PRODUCT)
+        process.get(THING)
     assert process.stop() == 0
     assert len(collector.spans) == 20
 
@@ -480,7 +480,7 @@ def test_a_collector_that_hangs_does_not_hold_up_the_stop(
     collector.status = None
     patience = {"OTEL_EXPORTER_OTLP_TIMEOUT": "3600000", "SHUTDOWN_GRACE": "3600"}
     process = start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, **patience)
-    process.get(PRODUCT)
+    process.get(THING)
     assert process.stop() == 0
     assert "1 spans were not sent before the end" in process.output
 
@@ -702,8 +702,8 @@ def test_a_span_that_cannot_be_encoded_fails_no_request(
 
     assert client.get("/odd").status_code == 200
     assert dropped(client) == 1
-    client.get(PRODUCT)
-    assert paths(collector.wait_for(1)) == [PRODUCT]
+    client.get(THING)
+    assert paths(collector.wait_for(1)) == [THING]
 
 
 def test_arguments_may_be_given_by_position(traced: Application, collector: Collector) -> None:
