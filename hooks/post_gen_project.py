@@ -25,6 +25,8 @@ Wanted = dict[str, tuple[str, ...]]
 # Paths that stay only where every question named has one of the answers named. A folder's row
 # covers its files: none of them is the user's, who may bake over a living service.
 DATABASE: Wanted = {"database": ("postgresql",)}
+SAMPLE: Wanted = {"sample": ("yes",)}
+ORDERS: Wanted = {**DATABASE, **SAMPLE}
 OPTIONAL: dict[str, Wanted] = {
     ".github/dependabot.yml": {"ci": ("github",)},
     ".github/workflows/ci.yml": {"ci": ("github",)},
@@ -36,22 +38,28 @@ OPTIONAL: dict[str, Wanted] = {
     "migrations/env.py": DATABASE,
     "migrations/lint.py": DATABASE,
     "migrations/script.py.mako": DATABASE,
-    "migrations/versions/0001_orders.py": DATABASE,
-    "src/service/api/orders.py": DATABASE,
+    "migrations/versions/0001_idempotency_keys.py": DATABASE,
+    "migrations/versions/0002_orders.py": ORDERS,
+    "src/service/api/catalogue.py": SAMPLE,
+    "src/service/api/orders.py": ORDERS,
     "src/service/chassis/data": DATABASE,
     "src/service/chassis/resources": DATABASE,
-    "src/service/domain/orders.py": DATABASE,
-    "src/service/seed.py": DATABASE,
+    "src/service/domain/catalogue.py": SAMPLE,
+    "src/service/domain/orders.py": ORDERS,
+    "src/service/seed.py": ORDERS,
     "src/service/storage/__init__.py": DATABASE,
-    "src/service/storage/orders.py": DATABASE,
-    "tests/api/test_orders.py": DATABASE,
+    "src/service/storage/orders.py": ORDERS,
+    "tests/api/test_catalogue.py": SAMPLE,
+    "tests/api/test_orders.py": ORDERS,
     "tests/chassis/data": DATABASE,
+    "tests/chassis/resources": DATABASE,
     "tests/database.py": DATABASE,
+    "tests/parcels.py": DATABASE,
     "tests/test_database_files.py": DATABASE,
     "tests/test_migrations.py": DATABASE,
 }
 # Tags of operations in openapi.json, which as JSON can hold no condition.
-OPERATIONS = {"orders": DATABASE}
+OPERATIONS = {"catalogue": SAMPLE, "orders": ORDERS}
 # Files of development values, random, which are not rendered again and which git ignores.
 SECRETS = {f".secrets/database-{role}": DATABASE for role in ("superuser", "owner", "application")}
 LEFTOVERS = ("{{ cookiecutter", "# {%", "# {#", "# only-if:")
@@ -187,15 +195,17 @@ def verdict(process: "subprocess.Popen[bytes]") -> str:
         return f"no answer in {TOOL_SECONDS} s"
 
 
-def report(root: Path, slug: str, checks: list[str], alone: bool) -> None:
+def report(root: Path, answers: Mapping[str, Any], checks: list[str]) -> None:
     """Print what was checked and the next three commands."""
+    slug = answers["service_slug"]
+    path = "v1/products/tea" if applies(SAMPLE, answers) else "livez"
     by_docker = f"docker run --rm -d -p 5000:5000 {slug}"
     by_compose = "docker compose up --no-build --detach --wait"
     print(f"{slug}: {len(files(root))} files. Checked: {'; '.join(checks)}.")
     print("Next, with Docker (or with Python alone: make run):")
     print(f"  cd {slug} && docker build -t {slug} .")
-    print(f"  {by_docker if alone else by_compose}")
-    print("  curl --retry 20 --retry-delay 1 --retry-all-errors localhost:5000/v1/products/tea")
+    print(f"  {by_compose if applies(DATABASE, answers) else by_docker}")
+    print(f"  curl --retry 20 --retry-delay 1 --retry-all-errors localhost:5000/{path}")
 
 
 def refuse(found: list[str]) -> int:
@@ -226,7 +236,7 @@ def main(root: Path, answers: Mapping[str, Any], template: Path) -> int:
     if git(root, "rev-parse", "--is-inside-work-tree") != "true":
         git(root, "init", "--quiet", "--initial-branch=main")
     checks += [f"{name}: {verdict(process)}" for name, process in running.items()]
-    report(root, str(answers["service_slug"]), checks, alone=answers["database"] == "none")
+    report(root, answers, checks)
     return 0
 
 

@@ -22,7 +22,7 @@ from tests.conftest import QUESTIONS
 from tests.conftest import Bake
 
 # The answers that decide which files there are, in all combinations; the others only in pairs.
-STRUCTURAL = {name: CHOICES[name] for name in ("database", "ci")}
+STRUCTURAL = {name: CHOICES[name] for name in ("database", "sample", "ci")}
 PAIRS = [dict(zip(CHOICES, values, strict=True)) for values in AllPairs(list(CHOICES.values()))]
 DEFAULTS = {name: choices[0] for name, choices in CHOICES.items()}
 COMBINATIONS = [
@@ -203,5 +203,5 @@ def test_the_answers_end_up_in_every_place_once(bake: Bake) -> None:
 
 
 def test_choices_come_with_their_default_first() -> None:
-    assert [CHOICES[name][0] for name in CHOICES] == ["3.14", "none", "github", "MIT"]
+    assert [CHOICES[name][0] for name in CHOICES] == ["3.14", "none", "yes", "github", "MIT"]
     assert QUESTIONS["service_slug"] == "{{ cookiecutter.service_name | slugify(max_length=40) }}"

@@ -23,6 +23,7 @@ from tests.conftest import known_files
 
 HOOK = ROOT / "hooks" / "post_gen_project.py"
 ANSWERS: dict[str, Any] = {name: CHOICES[name][0] if name in CHOICES else "x" for name in QUESTIONS}
+LEAST = ANSWERS | {"ci": "none", "sample": "no"}  # asks for no optional file
 CONTRACT = '{"paths": {}, "components": {"schemas": {}}}'
 
 
@@ -51,13 +52,13 @@ def test_every_optional_path_depends_on_answers_that_exist(path: str) -> None:
 
 def test_what_was_not_asked_for_is_removed(tmp_path: Path) -> None:
     write(tmp_path, *hook.OPTIONAL, "README.md")
-    hook.prune(tmp_path, ANSWERS | {"ci": "gitlab"})
+    hook.prune(tmp_path, LEAST | {"ci": "gitlab"})
     assert sorted(path.name for path in tmp_path.iterdir()) == [".gitlab-ci.yml", "README.md"]
 
 
 def test_a_file_of_the_users_beside_an_optional_one_stays(tmp_path: Path) -> None:
     write(tmp_path, *hook.OPTIONAL, ".github/workflows/mine.yml")
-    hook.prune(tmp_path, ANSWERS | {"ci": "none"})
+    hook.prune(tmp_path, LEAST)
     assert [path.name for path in hook.files(tmp_path)] == ["mine.yml"]
 
 
@@ -177,7 +178,7 @@ def test_under_cruft_the_hook_prunes_and_is_silent(
 ) -> None:
     write(tmp_path, *hook.OPTIONAL)
     write(tmp_path, "openapi.json", text=CONTRACT)
-    assert hook.main(tmp_path, ANSWERS | {"_commit": "0", "ci": "none"}, ROOT) == 0
+    assert hook.main(tmp_path, LEAST | {"_commit": "0"}, ROOT) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["openapi.json"]
     assert capsys.readouterr().out == ""
 
@@ -202,6 +203,8 @@ def test_the_contract_keeps_only_what_was_asked_for(tmp_path: Path) -> None:
     kept = json.loads(path.read_text(encoding="utf-8"))
     assert list(kept["paths"]) == ["/tea"]
     assert list(kept["components"]["schemas"]) == ["Product", "Shared"]
+    hook.prune_contract(path, ANSWERS | {"sample": "no"})
+    assert json.loads(path.read_text(encoding="utf-8"))["paths"] == {}
 
 
 def test_a_database_gets_secrets_that_git_ignores(bake: Bake) -> None:
@@ -219,25 +222,31 @@ def test_secrets_that_are_there_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("database", "command"),
+    ("answers", "command", "path"),
     [
-        ("none", "docker run --rm -d -p 5000:5000 orders"),
-        ("postgresql", "docker compose up --no-build --detach --wait"),
+        ({}, "docker run --rm -d -p 5000:5000 orders", "v1/products/tea"),
+        (
+            {"database": "postgresql", "sample": "no"},
+            "docker compose up --no-build --detach --wait",
+            "livez",
+        ),
     ],
+    ids=str,
 )
 def test_the_next_three_commands_are_printed(
     tmp_path: Path,
     template: Path,
     user_config: Path,
     capfd: pytest.CaptureFixture[str],
-    database: str,
+    answers: dict[str, str],
     command: str,
+    path: str,
 ) -> None:
-    bake_with(template, tmp_path, user_config, service_slug="orders", database=database)
+    bake_with(template, tmp_path, user_config, service_slug="orders", **answers)
     assert [line for line in capfd.readouterr().out.splitlines() if line.startswith("  ")] == [
         "  cd orders && docker build -t orders .",
         f"  {command}",
-        "  curl --retry 20 --retry-delay 1 --retry-all-errors localhost:5000/v1/products/tea",
+        f"  curl --retry 20 --retry-delay 1 --retry-all-errors localhost:5000/{path}",
     ]
 
 

@@ -357,7 +357,8 @@ def test_no_code_given_as_an_answer_runs(
 def test_what_is_typed_at_the_prompt_is_asked_again_until_it_is_good(
     template: Path, user_config: Path, tmp_path: Path
 ) -> None:
-    typed = ["a\x01b", "Order Service", "Bad Slug", "flask", "orders-api", "", "", "", "", "2", ""]
+    texts = ["a\x01b", "Order Service", "Bad Slug", "flask", "orders-api", "", ""]
+    typed = [*texts, "", "", "", "2", ""]  # and the choices
     keyboard, screen = pty.openpty()
     options = ("--config-file", str(user_config), str(template))
     command = (sys.executable, "-m", "cookiecutter", *options)

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "tried"
-down_revision = "0001"
+down_revision = "0002"
 {more}
 
 def upgrade() -> None:

@@ -123,6 +123,19 @@ def test_an_option_is_turned_into_another_later(
     assert contents(living) == expected(repository, tmp_path / "fresh", user_config, **answers)
 
 
+@pytest.mark.parametrize("database", ["none", "postgresql"])
+def test_the_sample_is_removed_later_and_the_owners_files_stay(
+    repository: Path, user_config: Path, tmp_path: Path, database: str
+) -> None:
+    service = bake_with(repository, tmp_path, user_config, database=database)
+    (service / ADDED).write_text("OURS = 1\n", encoding="utf-8")
+    commit(service)
+    variables = ("--variables-to-update", '{"sample": "no"}')
+    cruft(service, "update", "--skip-apply-ask", "--checkout", "main", *variables)
+    empty = bake_with(repository, tmp_path / "empty", user_config, database=database, sample="no")
+    assert contents(service) == contents(empty) | {ADDED: "OURS = 1\n"}
+
+
 def test_a_service_baked_from_the_newest_template_is_up_to_date(
     repository: Path, user_config: Path, tmp_path: Path
 ) -> None:

@@ -7,21 +7,24 @@ IN_DATABASE = docker compose exec -T $(NAME)-db
 
 OWNED := $(OWNED)|^(compose\.database\.yaml|database\.mk|database/roles\.sh|migrations/(env|lint)\.py)
 
-.PHONY: migrate migration lint-migrations seed backup restore test-previous test-postgres
+.PHONY: migrate migration lint-migrations backup restore test-previous test-postgres
 
 migrate: .venv/run ## Upgrade the database to the newest migration
 	$(ALEMBIC) upgrade head
 
-migration: .venv/dev migrate ## Generate a migration from the changes to the tables (m="add a note to orders")
-	@test -n "$(m)" || { echo 'Describe it: make migration m="add a note to orders"' >&2; exit 1; }
+migration: .venv/dev migrate ## Generate a migration from the changes to the tables (m="add a note")
+	@test -n "$(m)" || { echo 'Describe it: make migration m="add a note"' >&2; exit 1; }
 	$(ALEMBIC) revision --autogenerate --message "$(m)"
 
 lint-migrations: .venv/dev ## Refuse unsafe SQL in migrations (database/README.md names the safe ways)
 	$(BIN)/python migrations/lint.py
 
+# {% if cookiecutter.sample == "yes" %}
+.PHONY: seed
 seed: migrate ## Store sample orders, once
 	$(BIN)/python -m service.seed
 
+# {% endif %}
 backup: ## Back up the database of `make up` to backups/
 	@mkdir -p backups; file=backups/$$(date -u +%Y%m%dT%H%M%SZ).dump; \
 	$(IN_DATABASE) pg_dump --username postgres --format custom service >$$file && echo "$$file" || { rm -f $$file; exit 1; }

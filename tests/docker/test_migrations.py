@@ -68,7 +68,7 @@ def project(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pr
         project.make("up")
         project.sql(FILL)
         folder = project.service / "migrations" / "versions"
-        for number, steps in enumerate((EXPAND, BACKFILL, CONSTRAIN), 2):
+        for number, steps in enumerate((EXPAND, BACKFILL, CONSTRAIN), 3):
             text = MIGRATION.format(number=number, before=number - 1, steps=steps)
             (folder / f"{number:04}_next.py").write_text(text)
         project.make("image", IMAGE=next_image(project))
@@ -149,7 +149,7 @@ def blocked(project: Project) -> tuple[Load, int, float, str]:
 @pytest.fixture(scope="module")
 def migrated(project: Project, blocked: tuple[Load, int, float, str]) -> Migrated:
     """Run the next release's job twice at once, while the release before it serves."""
-    assert blocked[3] == "0001"
+    assert blocked[3] == "0002"
     holders = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
     jobs_connected = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'owner'"
     with Load(project.port(), live, live, read_list) as load:
@@ -170,12 +170,12 @@ def test_the_service_itself_cannot_migrate(project: Project) -> None:
     done = project.run("docker", "compose", *downgrade)
     assert done.returncode != 0
     assert "must be owner of table" in done.stdout
-    assert version(project) == "0001"
+    assert version(project) == "0002"
 
 
 def test_a_migration_that_finds_a_lock_gives_up(blocked: tuple[Load, int, float, str]) -> None:
     _, code, seconds, at = blocked
-    assert (code != 0, at) == (True, "0001")
+    assert (code != 0, at) == (True, "0002")
     assert seconds < 15
 
 
@@ -191,7 +191,7 @@ def test_of_two_jobs_at_once_one_migrates_and_one_waits_and_finds_nothing_to_do(
     project: Project, migrated: Migrated
 ) -> None:
     assert (migrated.statuses, migrated.waited) == ([0, 0], True), migrated.outputs
-    assert version(project) == "0004"
+    assert version(project) == "0005"
 
 
 def test_no_request_fails_while_the_tables_change(migrated: Migrated) -> None:

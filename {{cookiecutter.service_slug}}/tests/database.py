@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import parcels
 import pytest
 import sqlalchemy as sa
 from alembic import command
@@ -13,8 +14,10 @@ from sqlalchemy import Connection, Engine, event
 
 from service.chassis import lifecycle
 from service.chassis.data import types
+from service.chassis.data.engine import make_engine
 from service.chassis.http.application import Application
 from service.chassis.resources import idempotency
+from service.settings import Settings
 
 ALEMBIC = Config(toml_file=Path(__file__).parents[1] / "pyproject.toml")
 POSTGRES = os.environ.get("TEST_DATABASE_URL", "").startswith("postgres")
@@ -35,6 +38,10 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def migrated() -> None:
     command.upgrade(ALEMBIC, "head")
+    engine = make_engine(Settings.load())
+    parcels.metadata.drop_all(engine)
+    parcels.metadata.create_all(engine)
+    engine.dispose()
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +62,6 @@ def _no_connection_outlives_its_test() -> Iterator[None]:
 def connection(app: Application) -> Iterator[Connection]:
     """A connection of the application's to empty tables, inside its context."""
     with app.app_context(), app.extensions["database"].read() as connection:
-        for table in (*reversed(types.metadata.sorted_tables), idempotency.KEYS):
+        for table in (*reversed(types.metadata.sorted_tables), idempotency.KEYS, parcels.TABLE):
             connection.execute(sa.delete(table))
         yield connection

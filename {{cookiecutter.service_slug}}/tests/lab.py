@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import pytest
 from flask import Blueprint, Response, abort, make_response
 from flask.testing import FlaskClient
+from parcels import blueprint as parcels  # only-if: database == "postgresql"
 from pydantic import MISSING, Field
 from support import Collector
 from werkzeug.test import TestResponse
@@ -143,6 +144,7 @@ def create_app(settings: Settings | None = None) -> Application:
     """Make the service's application with the lab's routes beside its own."""
     app = service_app.create_app(settings)
     app.register_blueprint(blueprint)
+    app.register_blueprint(parcels)  # only-if: database == "postgresql"
     return app
 
 

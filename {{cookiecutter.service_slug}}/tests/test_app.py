@@ -14,7 +14,6 @@ from support import Collector
 from werkzeug.test import TestResponse
 
 import service.app
-from service import api
 from service.chassis.http import middleware
 from service.chassis.http.application import Application
 from service.settings import Settings
@@ -197,7 +196,9 @@ def lines_of(module: ModuleType, pattern: str) -> set[str]:
 @pytest.fixture
 def chosen(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings under which every feature can be seen, and a route of the API."""
-    monkeypatch.setattr(api, "init_app", lambda app: app.add_url_rule("/route", "route", str))
+    monkeypatch.setattr(
+        "service.api.init_app", lambda app: app.add_url_rule("/route", "route", str)
+    )
     monkeypatch.setenv("HTTP_X_USER", "the process's own")
     monkeypatch.setattr("service.chassis.telemetry.otlp.SCHEDULE_DELAY", 3600)
     return Settings.model_validate(

@@ -107,6 +107,14 @@ def test_every_path_that_a_file_names_answers(name: str, pattern: str, client: F
     assert answers == dict.fromkeys(paths, 200)
 
 
+def test_only_their_own_tests_import_what_stands_on_the_chassis() -> None:
+    owners = ("api", "domain", "storage")
+    imported = rf"^ *(?:from|import) service(?:\.| import )(?:{'|'.join(owners)})\b"
+    tests = (path.relative_to(ROOT) for path in (ROOT / "tests").rglob("*.py"))
+    others = [str(path) for path in tests if path.parts[1] not in owners]
+    assert {name: mentioned(imported, name) for name in others} == {name: set() for name in others}
+
+
 def test_the_image_runs_as_a_number_that_is_not_root() -> None:
     user, group = found(r"^USER (.+)$", "Dockerfile").split(":")
     assert (int(user) > 0, int(group) > 0) == (True, True)

@@ -140,7 +140,7 @@ def test_a_migration_that_is_there_is_not_made_again(fresh: Engine) -> None:
     fill(fresh)
     command.upgrade(ALEMBIC, "head")
     with fresh.connect() as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM orders").scalar() == 1
+        assert connection.exec_driver_sql("SELECT count(*) FROM idempotency_keys").scalar() == 1
 
 
 @pytest.fixture(scope="module")
@@ -171,45 +171,45 @@ def test_the_migrations_are_safe(lint: ModuleType, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("body", "rule", "way"),
     [
-        ('op.drop_column("orders", "note")', "ban-drop-column", "a later release"),
-        ('op.drop_table("orders")', "ban-drop-table", "a later release"),
+        ('op.drop_column("parcels", "note")', "ban-drop-column", "a later release"),
+        ('op.drop_table("parcels")', "ban-drop-table", "a later release"),
         (
-            'op.alter_column("orders", "note", new_column_name="remark")',
+            'op.alter_column("parcels", "note", new_column_name="remark")',
             "renaming-column",
             "add the new one",
         ),
-        ('op.rename_table("orders", "sales")', "renaming-table", "add the new one"),
+        ('op.rename_table("parcels", "packets")', "renaming-table", "add the new one"),
         (
-            'op.alter_column("orders", "note", type_=sa.Integer())',
+            'op.alter_column("parcels", "note", type_=sa.Integer())',
             "changing-column-type",
             "add the new one",
         ),
         (
-            'op.add_column("orders", sa.Column("x", sa.Integer(), nullable=False))',
+            'op.add_column("parcels", sa.Column("x", sa.Integer(), nullable=False))',
             "adding-required-field",
             "default",
         ),
         (
-            'op.alter_column("orders", "note", nullable=False)',
+            'op.alter_column("parcels", "note", nullable=False)',
             "adding-not-nullable-field",
             "NOT VALID",
         ),
         (
-            'op.create_index("ix", "orders", ["note"])',
+            'op.create_index("ix", "parcels", ["note"])',
             "require-concurrent-index-creation",
             "autocommit_block",
         ),
         (
-            'op.drop_index("ix_orders_quantity_id", "orders")',
+            'op.drop_index("ix_parcels_weight", "parcels")',
             "require-concurrent-index-deletion",
             "autocommit_block",
         ),
         (
-            'op.create_check_constraint("c", "orders", "quantity < 9")',
+            'op.create_check_constraint("c", "parcels", "weight < 9")',
             "constraint-missing-not-valid",
             "VALIDATE",
         ),
-        ("op.execute(\"UPDATE orders SET note = 'x'\")", "rows-in-migration", "in batches"),
+        ("op.execute(\"UPDATE parcels SET note = 'x'\")", "rows-in-migration", "in batches"),
     ],
 )
 def test_a_migration_that_stops_a_service_is_refused_with_the_safe_way(
@@ -229,7 +229,7 @@ def test_a_migration_that_stops_a_service_is_refused_with_the_safe_way(
 @pytest.mark.parametrize("setting", ["lock_timeout", "statement_timeout"])
 def test_a_lock_without_a_time_limit_is_refused(lint: ModuleType, setting: str) -> None:
     limits = "SET lock_timeout = '2s'; SET statement_timeout = '1min';".replace(setting, "work_mem")
-    sql = f"{limits}\nALTER TABLE orders ADD COLUMN x int;"
+    sql = f"{limits}\nALTER TABLE parcels ADD COLUMN x int;"
     assert [finding.partition(":")[0] for finding in lint.findings(sql)] == [
         f"require-{setting.replace('_', '-')}"
     ]
@@ -238,11 +238,11 @@ def test_a_lock_without_a_time_limit_is_refused(lint: ModuleType, setting: str) 
 @pytest.mark.parametrize(
     "body",
     [
-        'op.add_column("orders", sa.Column("x", sa.Integer()))',
-        'op.add_column("orders", sa.Column("x", sa.Text, nullable=False, server_default=""))',
-        'op.create_check_constraint("c", "orders", "quantity < 9", postgresql_not_valid=True)',
+        'op.add_column("parcels", sa.Column("x", sa.Integer()))',
+        'op.add_column("parcels", sa.Column("x", sa.Text, nullable=False, server_default=""))',
+        'op.create_check_constraint("c", "parcels", "weight < 9", postgresql_not_valid=True)',
         "with op.get_context().autocommit_block():\n"
-        '        op.create_index("i", "orders", ["note"], postgresql_concurrently=True)',
+        '        op.create_index("i", "parcels", ["note"], postgresql_concurrently=True)',
     ],
 )
 def test_the_safe_way_passes(lint: ModuleType, tmp_path: Path, body: str) -> None:
@@ -251,7 +251,7 @@ def test_the_safe_way_passes(lint: ModuleType, tmp_path: Path, body: str) -> Non
 
 def test_a_finding_that_is_meant_passes(lint: ModuleType, tmp_path: Path) -> None:
     accepted = 'accepted = {"ban-drop-column": "unused since 1.4.0"}\n'
-    assert lint.main(project(tmp_path, 'op.drop_column("orders", "note")', accepted)) == 0
+    assert lint.main(project(tmp_path, 'op.drop_column("parcels", "note")', accepted)) == 0
 
 
 def upgrade() -> "subprocess.Popen[str]":
@@ -285,7 +285,7 @@ def test_a_migration_gives_up_a_lock_before_the_requests_behind_it_do(
     command.upgrade(ALEMBIC, "head")
     with fresh.connect() as connection:
         connection.exec_driver_sql("BEGIN")
-        connection.exec_driver_sql("LOCK TABLE orders")
+        connection.exec_driver_sql("LOCK TABLE idempotency_keys")
         started = time.monotonic()
         with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
             command.downgrade(ALEMBIC, "base")

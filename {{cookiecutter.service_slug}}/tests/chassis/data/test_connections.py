@@ -9,11 +9,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
+import parcels
 import pytest
 import sqlalchemy as sa
 from flask import Response
+from lab import create_app
+from parcels import Parcel
 from pydantic import SecretStr
 from sqlalchemy import Connection, exc
 from support import SAMPLED
@@ -24,17 +26,13 @@ from support import wait_until
 from werkzeug.test import TestResponse
 
 from database import only_postgres
-from service.app import create_app
 from service.chassis.data.connections import Database
 from service.chassis.data.engine import make_engine
 from service.chassis.data.types import UtcDateTime
 from service.chassis.http.application import Application
 from service.chassis.resources.database import to_http_error
-from service.domain import orders
 from service.settings import Settings
-from service.storage import orders as storage
 
-DRAFT = orders.OrderDraft("PO-1", "tea", 1, "open", None)
 UNREACHABLE = ["postgresql://u:secret@127.0.0.1:1/x", "sqlite:////no/such/folder/x.db"]
 
 
@@ -48,13 +46,13 @@ def hasty(seconds: float = 0.5, **more: Any) -> Settings:
     return Settings(concurrency=2, database_timeout=seconds, log_format="json", **more)
 
 
-def place(connection: Connection, draft: orders.OrderDraft = DRAFT) -> orders.Order:
-    order = orders.place(draft)
-    storage.insert(connection, order)
-    return order
+def place(connection: Connection, reference: str = "P-1") -> Parcel:
+    parcel = parcels.make(reference)
+    parcels.insert(connection, parcel)
+    return parcel
 
 
-def add(database: Database) -> orders.Order:
+def add(database: Database) -> Parcel:
     with database.transaction() as connection:
         return place(connection)
 
@@ -67,13 +65,13 @@ def add_and(database: Database, then: Callable[[Connection], object]) -> None:
 
 def stored(database: Database) -> int:
     with database.read() as connection:
-        return connection.scalar(sa.select(sa.func.count()).select_from(storage.TABLE)) or 0
+        return parcels.count(connection)
 
 
 @contextmanager
-def locked(database: Database, order: orders.Order) -> Iterator[None]:
+def locked(database: Database, parcel: Parcel) -> Iterator[None]:
     with database.transaction() as connection:
-        storage.lock(connection, order.id)
+        parcels.lock(connection, parcel.id)
         yield
 
 
@@ -130,18 +128,17 @@ def test_a_statement_outside_a_transaction_stands_alone(database: Database) -> N
 
 
 def test_of_many_that_read_and_then_write_none_is_lost(database: Database) -> None:
-    order = add(database)
+    parcel = add(database)
 
     def one_more(_: int) -> None:
         with database.transaction() as connection:
-            found = storage.lock(connection, order.id)
-            assert found
-            storage.update(connection, replace(found, quantity=found.quantity + 1))
+            found = parcels.lock(connection, parcel.id)
+            parcels.update(connection, replace(found, weight=found.weight + 1))
 
     with ThreadPoolExecutor(4) as pool:
         assert len(list(pool.map(one_more, range(80)))) == 80
     with database.read() as connection:
-        assert getattr(storage.get(connection, order.id), "quantity", None) == 81
+        assert parcels.get(connection, parcel.id).weight == 81
 
 
 def test_there_is_a_connection_for_every_request_and_one_for_readiness(settings: Settings) -> None:
@@ -152,7 +149,7 @@ def test_there_is_a_connection_for_every_request_and_one_for_readiness(settings:
         connection.close()
 
 
-def get(app: Application, path: str = "/v1/orders") -> TestResponse:
+def get(app: Application, path: str = "/lab/parcels") -> TestResponse:
     return app.test_client().get(path)
 
 
@@ -189,17 +186,19 @@ def test_a_start_does_not_connect(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_request_that_waits_for_a_lock_fails_at_its_limit(database: Database) -> None:
-    app, order = create_app(hasty()), add(database)
-    with locked(database, order):
+    app = create_app(hasty())
+    parcel = add(database)
+
+    def weigh() -> TestResponse:
+        body = {"reference": "P-1", "weight": 2}
+        path = f"/lab/parcels/{parcel.id}"
+        return app.test_client().put(path, json=body, headers={"If-Match": "*"})
+
+    with locked(database, parcel):
         started = time.monotonic()
-        assert_unavailable(
-            app.test_client().delete(f"/v1/orders/{order.id}", headers={"If-Match": "*"})
-        )
+        assert_unavailable(weigh())
         assert time.monotonic() - started < 2
-    assert (
-        app.test_client().delete(f"/v1/orders/{order.id}", headers={"If-Match": "*"}).status_code
-        == 204
-    )
+    assert weigh().status_code == 200
 
 
 def test_a_request_that_finds_no_free_connection_fails_at_its_limit(
@@ -264,9 +263,9 @@ def test_the_metrics_of_the_pool_are_scraped(app: Application, database: Databas
 def test_a_statement_is_a_span_of_its_request_without_its_values(
     traced: Application, collector: Collector, connection: Connection
 ) -> None:
-    order = {"reference": "PO-secret", "sku": "tea", "quantity": 1}
+    parcel = {"reference": "P-secret", "weight": 1}
     for _ in range(2):
-        traced.test_client().post("/v1/orders", json=order, headers=SAMPLED)
+        traced.test_client().post("/lab/parcels", json=parcel, headers=SAMPLED)
     wait_until(lambda: len([span for span in collector.spans if span["kind"] == 2]) == 2)
     spans = collector.spans
     request, again = (span for span in spans if span["kind"] == 2)
@@ -277,9 +276,9 @@ def test_a_statement_is_a_span_of_its_request_without_its_values(
         connection.dialect.name,
         "INSERT",
     )
-    assert told["db.query.text"].startswith("INSERT INTO orders (reference, ")
+    assert told["db.query.text"].startswith("INSERT INTO lab_parcels (id, ")
     assert attributes(refused)["error.type"] in ("IntegrityError", "UniqueViolation")
-    assert "PO-secret" not in str(spans)
+    assert "P-secret" not in str(spans)
 
 
 @only_postgres
@@ -300,7 +299,7 @@ def test_the_server_keeps_the_limits(name: str, value: str) -> None:
 def test_a_server_that_takes_no_writes_is_unavailable(database: Database) -> None:
     def write(connection: Connection) -> None:
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
-        place(connection, replace(DRAFT, reference="PO-2"))
+        place(connection, "P-2")
 
     with pytest.raises(exc.DBAPIError) as error, database.transaction() as connection:
         write(connection)
@@ -391,11 +390,10 @@ def test_the_password_comes_from_a_file_and_is_never_shown(
 @pytest.mark.parametrize("hours", [0, -8, 5.5])
 def test_a_time_comes_back_as_the_same_instant(connection: Connection, hours: float) -> None:
     there = datetime(2026, 1, 2, 3, 4, 5, 678901, timezone(timedelta(hours=hours)))
-    order = orders.Order(**vars(DRAFT), amount_cents=1, id=uuid4(), created_at=there, version=1)
-    connection.execute(storage.INSERT, vars(order))
-    found = storage.get(connection, order.id)
-    assert found
-    assert (found.created_at, found.created_at.tzinfo) == (there, UTC)
+    parcel = replace(parcels.make(), sent_at=there)
+    parcels.insert(connection, parcel)
+    found = parcels.get(connection, parcel.id)
+    assert (found.sent_at, found.sent_at.tzinfo) == (there, UTC)
 
 
 def test_a_time_without_a_zone_is_refused(connection: Connection) -> None:

@@ -1,12 +1,12 @@
-"""The tables of orders and of idempotency keys."""
+"""The table of orders."""
 
 from collections.abc import Sequence
 
 import sqlalchemy as sa
 from alembic import op
 
-revision: str = "0001"
-down_revision: str | None = None
+revision: str = "0002"
+down_revision: str | None = "0001"
 branch_labels: Sequence[str] | None = None
 depends_on: Sequence[str] | None = None
 
@@ -29,18 +29,7 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_orders_created_at_id"), "orders", ["created_at", "id"])
     op.create_index(op.f("ix_orders_quantity_id"), "orders", ["quantity", "id"])
-    op.create_table(
-        "idempotency_keys",
-        sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("fingerprint", sa.LargeBinary(), nullable=False),
-        sa.Column("location", sa.Text(), nullable=False),
-        sa.Column("answer", sa.Text(), nullable=False),
-        sa.Column("expires", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("key"),
-    )
-    op.create_index(op.f("ix_idempotency_keys_expires"), "idempotency_keys", ["expires"])
 
 
 def downgrade() -> None:
-    op.drop_table("idempotency_keys")
     op.drop_table("orders")
