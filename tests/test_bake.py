@@ -23,7 +23,9 @@ from tests.conftest import Bake
 
 # The answers that decide which files there are, in all combinations; the others only in pairs.
 STRUCTURAL = {name: CHOICES[name] for name in ("database", "sample", "ci")}
-PAIRS = [dict(zip(CHOICES, values, strict=True)) for values in AllPairs(list(CHOICES.values()))]
+# With the longest list of choices first there are the fewest.
+BY_LENGTH = dict(sorted(CHOICES.items(), key=lambda item: -len(item[1])))
+PAIRS = [dict(zip(BY_LENGTH, values, strict=True)) for values in AllPairs(list(BY_LENGTH.values()))]
 DEFAULTS = {name: choices[0] for name, choices in CHOICES.items()}
 COMBINATIONS = [
     *(
@@ -145,6 +147,15 @@ def test_without_a_database_no_file_has_a_word_of_one(bake: Bake, ci: str) -> No
     assert found == []
 
 
+@pytest.mark.parametrize("database", CHOICES["database"])
+def test_without_the_sample_no_file_has_a_word_of_it(bake: Bake, database: str) -> None:
+    words = r"catalogue|/products|/v1/orders|\bsku|/v1/quotes|\bsample orders|service\.seed"
+    service = bake(database=database, sample="no")
+    texts = {name: path.read_text("utf-8") for name, path in files(service).items()}
+    found = [name for name, text in texts.items() if re.search(words, name + text, re.IGNORECASE)]
+    assert found == []
+
+
 def test_files_keep_their_modes(bake: Bake, template: Path) -> None:
     for name, path in files(bake()).items():
         assert os.access(path, os.X_OK) == os.access(template / FOLDER / name, os.X_OK)
@@ -155,21 +166,33 @@ def test_files_keep_their_modes(bake: Bake, template: Path) -> None:
 def test_the_generated_tests_pass(
     bake: Bake, service_python: Path, tmp_path: Path, answers: dict[str, str]
 ) -> None:
-    odd = ODD_TEXTS if answers == PAIRS[0] else {}
-    service = shutil.copytree(bake(**answers, **odd), tmp_path / "service")
+    tests = ["tests/test_consistency.py", "tests/test_app.py", "tests/chassis/test_settings.py"]
+    tests += ["tests/api"] if answers["sample"] == "yes" else []
+    check(bake(**answers), service_python, tmp_path, ("pytest", "-q", *tests))
+
+
+# The least that is asked for; test_source.py tries the most.
+@pytest.mark.slow
+def test_a_service_without_options_passes_all_its_checks(
+    bake: Bake, service_python: Path, tmp_path: Path
+) -> None:
+    service = bake(database="none", sample="no", ci="none", **ODD_TEXTS)
+    check(service, service_python, tmp_path, *ALL_CHECKS)
+
+
+def check(service: Path, python: Path, folder: Path, *commands: tuple[str, ...]) -> None:
+    """Run modules, with their arguments, in a copy of the service."""
+    copy = shutil.copytree(service, folder / "service")
     environment = {
-        "PATH": f"{service_python.parent}:{os.environ['PATH']}",
+        "PATH": f"{python.parent}:{os.environ['PATH']}",
         "PYTHONPATH": "src",
-        "HOME": str(tmp_path),
+        "HOME": str(folder),
     }
-    for command in GENERATED_CHECKS if odd else GENERATED_CHECKS[:1]:
-        subprocess.run(
-            (str(service_python), "-m", *command), check=True, cwd=service, env=environment
-        )
+    for command in commands:
+        subprocess.run((str(python), "-m", *command), check=True, cwd=copy, env=environment)
 
 
-GENERATED_CHECKS = [
-    ("pytest", "-q", "tests/test_consistency.py", "tests/chassis/test_settings.py", "tests/api"),
+ALL_CHECKS = [
     ("mypy", "--no-incremental"),
     ("coverage", "run", "-m", "pytest", "-q"),
     ("coverage", "combine", "--quiet"),
