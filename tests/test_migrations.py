@@ -33,10 +33,35 @@ ADD = 'op.add_column("orders", sa.Column("x", sa.Integer(){}))'
 DROP = 'op.drop_column("orders", "note")'
 
 
+FIRST = '''"""Bookings: the first table."""
+
+import sqlalchemy as sa
+
+from service.chassis.data.types import metadata
+
+TABLE = sa.Table(
+    "bookings",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+)
+'''
+
+
 @pytest.fixture
 def service(bake: Bake, service_python: Path, tmp_path: Path) -> Path:
     """A service with a database, committed, whose tools are installed."""
-    service = Path(shutil.copytree(bake(database="postgresql"), tmp_path / "service"))
+    return installed(bake(database="postgresql"), service_python, tmp_path)
+
+
+@pytest.fixture
+def empty(bake: Bake, service_python: Path, tmp_path: Path) -> Path:
+    """The same without the sample."""
+    return installed(bake(database="postgresql", sample="no"), service_python, tmp_path)
+
+
+def installed(baked: Path, service_python: Path, folder: Path) -> Path:
+    """Return a copy of a service, committed, whose tools are installed."""
+    service = Path(shutil.copytree(baked, folder / "service"))
     (service / ".venv").mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):
         (service / ".venv" / name).symlink_to(service_python.parents[1] / name)
@@ -137,3 +162,19 @@ def test_a_dangerous_migration_fails_the_lint_and_says_the_safe_way(service: Pat
 def test_seeds_can_be_stored_again_and_again(service: Path) -> None:
     told = [make(service, "seed")[1].splitlines()[-1] for _ in range(2)]
     assert told == [f"{count} orders stored in sqlite:///.data/service.db" for count in (3, 0)]
+
+
+def test_without_the_sample_every_command_works_and_the_first_table_gets_its_migration(
+    empty: Path,
+) -> None:
+    tests = "ARGS=-q tests/test_migrations.py tests/test_database_files.py"
+    make_passes(empty, "migrate", "lint", "test", tests)
+    (empty / "src" / "service" / "storage" / "bookings.py").write_text(FIRST, encoding="utf-8")
+    make_passes(empty, "migration", "m=first")
+    written = next((empty / "migrations" / "versions").glob("*_first.py")).read_text("utf-8")
+    assert written.count("op.create_table(") == 1
+    assert 'down_revision: str | None = "0001"' in written
+    make_passes(empty, "migrate", "lint", "test", tests)
+    commit(empty)
+    hook.git(empty, "tag", "v1.0.0")
+    make_passes(empty, "test-previous", "ARGS=-q tests/chassis/resources")
