@@ -7,7 +7,7 @@ IN_DATABASE = docker compose exec -T $(NAME)-db
 
 OWNED := $(OWNED)|^(compose\.database\.yaml|database\.mk|database/roles\.sh|migrations/(env|lint)\.py)
 
-.PHONY: migrate migration lint-migrations backup restore test-previous test-postgres
+.PHONY: migrate migration lint-migrations roles backup restore test-previous test-postgres
 
 migrate: .venv/run ## Upgrade the database to the newest migration
 	$(ALEMBIC) upgrade head
@@ -25,6 +25,9 @@ seed: migrate ## Store sample orders, once
 	$(BIN)/python -m service.seed
 
 # {% endif %}
+roles: $(SECRETS) ## Create the roles in the database of `make up`, or give them the passwords in .secrets
+	@$(IN_DATABASE) sh /docker-entrypoint-initdb.d/roles.sh
+
 backup: ## Back up the database of `make up` to backups/
 	@mkdir -p backups; file=backups/$$(date -u +%Y%m%dT%H%M%SZ).dump; \
 	$(IN_DATABASE) pg_dump --username postgres --format custom service >$$file && echo "$$file" || { rm -f $$file; exit 1; }

@@ -18,6 +18,7 @@ from test_consistency import makefiles
 from service.chassis.data import engine
 from service.chassis.project import PROJECT
 from service.chassis.server.settings import REQUESTS_PER_CPU
+from service.settings import Settings
 
 CI = [
     name for name in (".gitlab-ci.yml", ".github/workflows/database.yml") if (ROOT / name).exists()
@@ -28,7 +29,8 @@ SERVER = SERVICES[f"{PROJECT.name}-db"]
 MIGRATE = SERVICES[f"{PROJECT.name}-migrate"]
 SERVICE = SERVICES[PROJECT.name]
 VARIABLES = dict(pair.split("=", 1) for pair in SERVICE["environment"] if "=" in pair)
-ROLES = set(re.findall(r"^CREATE ROLE (\w+) ", text("database/roles.sh"), re.MULTILINE))
+ROLES_FILE = text("database/roles.sh")
+ROLES = set(re.findall(r"^ALTER ROLE (\w+) LOGIN ", ROLES_FILE, re.MULTILINE))
 README = "database/README.md"
 CONNECTIONS = 100  # that a PostgreSQL server allows by default
 
@@ -71,15 +73,13 @@ def test_make_writes_the_secrets_that_compose_mounts() -> None:
 
 def test_every_file_names_the_database_alike() -> None:
     name = SERVER["environment"]["POSTGRES_DB"]
-    assert set(
-        re.findall(r"--dbname[ =](\w+)", text("database/roles.sh") + text("database.mk"))
-    ) == {name}
-    assert set(re.findall(r" ON DATABASE (\w+)", text("database/roles.sh"))) == {name}
+    assert set(re.findall(r"--dbname[ =](\w+)", ROLES_FILE + text("database.mk"))) == {name}
+    assert set(re.findall(r" ON DATABASE (\w+)", ROLES_FILE)) == {name}
     assert found(r"--format custom (\w+)", "database.mk") == name
 
 
 def test_the_roles_read_the_secrets_that_compose_mounts() -> None:
-    read = set(re.findall(r"/run/secrets/([\w-]+)", text("database/roles.sh")))
+    read = set(re.findall(r"/run/secrets/([\w-]+)", ROLES_FILE))
     assert read | {SERVER["environment"]["POSTGRES_PASSWORD_FILE"].rpartition("/")[2]} == set(
         SERVER["secrets"]
     )
@@ -90,6 +90,11 @@ def test_the_service_waits_for_the_migrations_and_they_for_the_database() -> Non
         f"{PROJECT.name}-migrate": {"condition": "service_completed_successfully"}
     }
     assert MIGRATE["depends_on"] == {f"{PROJECT.name}-db": {"condition": "service_healthy"}}
+
+
+def test_the_application_s_role_has_the_limits_that_the_service_sets() -> None:
+    role = re.findall(r"^ALTER ROLE application SET (\w+) = '?(\w+)", ROLES_FILE, re.MULTILINE)
+    assert dict(role) == engine.session_parameters(Settings())
 
 
 def test_a_statement_ends_before_a_request_has_to() -> None:

@@ -1,5 +1,6 @@
 """The engine: its pool, and time limits that the database, the network and the client keep."""
 
+import logging
 import sqlite3
 from typing import Any
 
@@ -14,12 +15,15 @@ from service.chassis.data.cursors import SqliteCursor
 from service.chassis.data.settings import DatabaseSettings
 from service.chassis.project import PROJECT
 
+log = logging.getLogger("service.database")
+
 SQLITE = "sqlite:///.data/service.db"
 PRAGMAS = ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON")
 POOL_TIMEOUT = 2.0  # seconds: the pool has a connection for every request, so only a fault waits
 POOL_RECYCLE = 1800  # seconds: before firewalls forget an idle connection
 LOCK_TIMEOUT_RATIO = 0.4  # of a statement's time: a held lock is reported before the statement ends
 READ_TIMEOUT_MARGIN = 1.0  # seconds beyond a statement's limit, then the server counts as dead
+SELECT_SESSION = "SELECT pg_backend_pid(), name, setting FROM pg_settings WHERE name = ANY(%s)"
 
 
 class PostgresqlConnection(psycopg.Connection[Any]):
@@ -27,6 +31,22 @@ class PostgresqlConnection(psycopg.Connection[Any]):
 
     metrics: DatabaseMetrics
     read_timeout: float | None = None
+    is_pooled = False
+
+    def set_session(self, wanted: dict[str, str]) -> None:
+        """Set parameters of the session; a pooler shares sessions, so there its role has to."""
+        cursor = psycopg.Cursor(self)  # one that records nothing
+        found = cursor.execute(SELECT_SESSION, [list(wanted)]).fetchall()
+        self.is_pooled = found[0][0] != self.info.backend_pid  # a pooler makes up its own
+        different = [name for _, name, value in found if value != wanted[name]]
+        changes = [f"SET {name} = '{wanted[name]}'" for name in different]
+        if not self.is_pooled:
+            cursor.execute("; ".join(changes))
+            return
+        self.prepare_threshold = None  # what one session prepared, another does not know
+        if changes:
+            remedy = "; ".join(f"ALTER ROLE {self.info.user} {change}" for change in changes)
+            log.warning("behind a pooler only its role's limits hold: %s", remedy)
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """Wait for the server as the driver does, within the limit."""
@@ -53,25 +73,29 @@ class SqliteConnection(sqlite3.Connection):
         return super().cursor(factory)
 
 
-def _postgresql_options(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
-    """Return limits that the server keeps, and a socket that notices a host that is gone."""
-    if settings.database_password:
-        url = url.set(password=settings.database_password.get_secret_value())
+def session_parameters(settings: DatabaseSettings) -> dict[str, str]:
+    """Return the limits that the server keeps, in milliseconds, and the zone of its times."""
     milliseconds = settings.database_timeout * 1000
-    session = {
-        "statement_timeout": int(milliseconds),
-        "lock_timeout": int(milliseconds * LOCK_TIMEOUT_RATIO),
-        "idle_in_transaction_session_timeout": int(milliseconds * 2),
+    return {
+        "statement_timeout": f"{milliseconds:.0f}",
+        "lock_timeout": f"{milliseconds * LOCK_TIMEOUT_RATIO:.0f}",
+        "idle_in_transaction_session_timeout": f"{milliseconds * 2:.0f}",
         "TimeZone": "UTC",
     }
+
+
+def _postgresql_options(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
+    """Return a socket that notices a host that is gone."""
+    if settings.database_password:
+        url = url.set(password=settings.database_password.get_secret_value())
     connect = {
-        "options": " ".join(f"-c {name}={value}" for name, value in session.items()),
         "application_name": PROJECT.name,
+        "autocommit": True,
         "connect_timeout": 2,
         "keepalives_idle": 5,
         "keepalives_interval": 2,
         "keepalives_count": 3,
-        "tcp_user_timeout": int(milliseconds * 2),
+        "tcp_user_timeout": int(settings.database_timeout * 2000),
     }
     return {"url": url, "connect_args": connect}
 
@@ -110,6 +134,7 @@ def make_engine(
         connection = PostgresqlConnection.connect(*args, **options)
         connection.metrics = metrics
         connection.read_timeout = settings.database_timeout + READ_TIMEOUT_MARGIN
+        connection.set_session(session_parameters(settings))
         return connection
 
     def connect_sqlite(_dialect: object, _record: object, args: Any, options: Any) -> Any:
