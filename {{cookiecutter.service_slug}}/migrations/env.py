@@ -1,6 +1,7 @@
 """Alembic environment: one process at a time, as the owner of the tables, with short lock waits."""
 
 import logging.config
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,18 +35,35 @@ SET_TIMEOUTS = (
 )
 TRY_LOCK = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
 UNLOCK = text("SELECT pg_advisory_unlock(hashtextextended(:name, 0))")
+HOLDER = text(
+    "SELECT format('process %s of role %s', pid, usename)"
+    " FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND granted"
+    " AND datname = current_database()"
+    " AND (classid::bigint << 32 | objid::bigint) = hashtextextended(:name, 0)"
+)
 POLL_INTERVAL = 0.5  # seconds
+WAIT = context.get_x_argument(as_dictionary=True).get("wait", "900")  # seconds for another job
+log = logging.getLogger("service.migrations")
 
 
 @contextmanager
 def migration_lock(connection: Connection) -> Iterator[None]:
     """Wait until no other process migrates.
 
-    It polls, because a waiting statement would block CREATE INDEX CONCURRENTLY.
+    It polls, because a waiting statement would block CREATE INDEX CONCURRENTLY. It says for whom,
+    and gives up: anyone who can connect can take the lock.
     """
     name = {"name": f"migrations of {PROJECT.name}"}
+    end = time.monotonic() + int(WAIT)
+    told = None
     while not connection.scalar(TRY_LOCK, name):
+        holder = connection.scalar(HOLDER, name) or told
         connection.commit()
+        if time.monotonic() > end:
+            sys.exit(f"gave up after {WAIT} s: the lock of migrations is held by {holder}")
+        if holder != told:
+            log.warning("waiting up to %s s for the lock of migrations, held by %s", WAIT, holder)
+        told = holder
         time.sleep(POLL_INTERVAL)
     connection.exec_driver_sql(SET_TIMEOUTS)
     connection.commit()
@@ -80,8 +98,12 @@ def run_online(engine: Engine) -> None:
             migrate(connection)
         return
     transactional = engine.execution_options(isolation_level="READ COMMITTED")
-    with transactional.connect() as connection, migration_lock(connection):
-        migrate(connection)
+    with transactional.connect() as connection:
+        if getattr(connection.connection.driver_connection, "is_pooled", False):
+            server = f"{engine.url.host}:{engine.url.port or 5432}"
+            sys.exit(f"a pooler answers at {server}: name PostgreSQL's own address in DATABASE_URL")
+        with migration_lock(connection):
+            migrate(connection)
 
 
 def run_offline() -> None:
@@ -92,6 +114,13 @@ def run_offline() -> None:
         context.run_migrations()
 
 
+if not WAIT.isdecimal():
+    sys.exit(f"-x wait={WAIT}: name a number of seconds")
+if len(heads := context.script.get_heads()) > 1:
+    sys.exit(
+        f"{len(heads)} heads, {' and '.join(heads)}: join them by"
+        " `.venv/bin/alembic merge heads --message merge`"
+    )
 if context.is_offline_mode():
     run_offline()
 else:

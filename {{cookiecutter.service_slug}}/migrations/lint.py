@@ -12,8 +12,9 @@ import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from alembic import command
 from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import RevisionStep
 from alembic.script import Script
 from alembic.script import ScriptDirectory
 
@@ -25,7 +26,8 @@ SQUAWK = (
     "--stdin-filepath=-",
 )
 # Rules about style, not safety.
-EXCLUDED = ("prefer-text-field", "prefer-bigint-over-int", "prefer-robust-stmts")
+EXCLUDED = {"prefer-text-field", "prefer-bigint-over-int", "prefer-robust-stmts"}
+OWN_RULES = {"native-enum", "reads-rows", "rows-in-migration"}
 CONCURRENTLY = "in `with op.get_context().autocommit_block():`, with postgresql_concurrently=True"
 LATER = (
     "release code that no longer uses it; drop it in a later release, and accept this finding there"
@@ -46,6 +48,10 @@ REMEDIES = {
     "ban-drop-table": LATER,
     "changing-column-type": STEPS,
     "constraint-missing-not-valid": NOT_VALID,
+    "native-enum": "sa.Text or sa.Enum(..., native_enum=False): a type of its own is not there when"
+    " a column is added, and stays when the table is dropped",
+    "reads-rows": "read and change rows in a job after the rollout; to accept it is to accept all"
+    " its SQL, which is only known where the rows are",
     "renaming-column": STEPS,
     "renaming-table": STEPS,
     "require-concurrent-index-creation": CONCURRENTLY,
@@ -57,10 +63,12 @@ REMEDIES = {
 }
 CHANGES_ROWS = re.compile(r"^\s*(?:UPDATE|DELETE FROM) (?!alembic_version)", re.IGNORECASE)
 
+NATIVE_ENUM = re.compile(r"\b(?:Enum|ENUM)\((?![^)]*native_enum=False)")
+
 
 def findings(sql: str, accepted: Collection[str] = ()) -> Iterator[str]:
     """Yield the rule, the statement and the safe way for each unsafe statement."""
-    squawk = (*SQUAWK, f"--exclude={','.join((*EXCLUDED, *accepted))}")
+    squawk = (*SQUAWK, f"--exclude={','.join(EXCLUDED.union(accepted) - OWN_RULES)}")
     done = subprocess.run(  # noqa: S603 the command is this file's own
         squawk, input=sql, capture_output=True, text=True, check=False
     )
@@ -77,12 +85,38 @@ def findings(sql: str, accepted: Collection[str] = ()) -> Iterator[str]:
             yield f"rows-in-migration: {line.strip()}\n    instead: {remedy}"
 
 
-def sql_of(migration: Script, project: Path = ROOT) -> str:
-    """Return the SQL that the migration sends to PostgreSQL."""
+def sql_of(migration: Script, scripts: ScriptDirectory, project: Path = ROOT) -> str:
+    """Return the SQL that the migration, be it a merge, sends to PostgreSQL."""
     output = io.StringIO()
     config = Config(toml_file=project / "pyproject.toml", output_buffer=output)
-    command.upgrade(config, f"{migration.down_revision or 'base'}:{migration.revision}", sql=True)
+    step = RevisionStep(scripts.revision_map, migration, is_upgrade=True)
+    with EnvironmentContext(
+        config,
+        scripts,
+        fn=lambda _heads, _context: [step],
+        as_sql=True,
+        starting_rev=migration.down_revision,
+    ):
+        scripts.run_env()
     return output.getvalue()
+
+
+def findings_of(migration: Script, scripts: ScriptDirectory, project: Path) -> Iterator[str]:
+    """Yield the findings of a migration that it does not accept."""
+    accepted = getattr(migration.module, "accepted", {})
+    if (
+        NATIVE_ENUM.search(Path(migration.path).read_text("utf-8"))
+        and "native-enum" not in accepted
+    ):
+        yield f"native-enum: it has a type of its own\n    instead: {REMEDIES['native-enum']}"
+    if "reads-rows" in accepted:
+        return
+    try:
+        sql = sql_of(migration, scripts, project)
+    except Exception as error:  # whatever a migration raises that finds no rows
+        yield f"reads-rows: {type(error).__name__}: {error}\n    instead: {REMEDIES['reads-rows']}"
+        return
+    yield from findings(sql, accepted)
 
 
 def main(project: Path = ROOT) -> int:
@@ -90,8 +124,7 @@ def main(project: Path = ROOT) -> int:
     status = 0
     scripts = ScriptDirectory.from_config(Config(toml_file=project / "pyproject.toml"))
     for migration in scripts.walk_revisions():
-        accepted = getattr(migration.module, "accepted", {})
-        for finding in findings(sql_of(migration, project), accepted):
+        for finding in findings_of(migration, scripts, project):
             status = 1
             sys.stdout.write(f"{Path(migration.path).name}: {finding}\n")
     return status

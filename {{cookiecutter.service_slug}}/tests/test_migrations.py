@@ -1,13 +1,15 @@
 """Migrations: up and down, on empty and filled tables, and one process at a time."""
 
 import importlib.util
+import io
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,9 +18,13 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 from alembic import command
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import RevisionStep
+from alembic.script import Script
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Engine
+from sqlalchemy import Engine, exc
 from support import wait_until
 
 from database import ALEMBIC
@@ -30,9 +36,11 @@ from service.chassis.project import PROJECT
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
-REVISIONS = [script.revision for script in ScriptDirectory.from_config(ALEMBIC).walk_revisions()][
-    ::-1
-]
+SCRIPTS = ScriptDirectory.from_config(ALEMBIC)
+MIGRATIONS = list(SCRIPTS.walk_revisions())[::-1]
+NEWEST = tuple(SCRIPTS.get_heads()) or None
+# Values of a table's columns, where those that `fill` makes up break one of its constraints.
+ROWS: dict[str, dict[str, Any]] = {}
 VALUES: dict[type, Any] = {
     int: 1,
     float: 1.0,
@@ -40,14 +48,20 @@ VALUES: dict[type, Any] = {
     bytes: b"x",
     bool: True,
     datetime: datetime.now(UTC),
+    date: datetime.now(UTC).date(),
+    timedelta: timedelta(1),
+    Decimal: Decimal(1),
+    dict: {},
+    list: [],
 }
+STEPS: dict[type, Any] = {int: 1, float: 1.0, datetime: timedelta(1), date: timedelta(1)}
 MIGRATION = '''"""Tried."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "tried"
-down_revision = "{last}"
+revision = "{revision}"
+down_revision = {after!r}
 {accepted}
 
 def upgrade() -> None:
@@ -57,6 +71,10 @@ def upgrade() -> None:
 def downgrade() -> None:
     pass
 '''
+
+ADD_ENUM = 'op.add_column("parcels", sa.Column("way", sa.Enum("a", "b", name="ways")))'
+CHANGE = "op.execute(\"UPDATE parcels SET note = 'x'\")"
+READ = 'op.get_bind().execute(sa.text("SELECT count(*) FROM parcels")).scalar_one()'
 
 
 @pytest.fixture
@@ -85,22 +103,59 @@ def names(engine: Engine) -> set[str]:
     return set(sa.inspect(engine).get_table_names()) - {"alembic_version"}
 
 
+def value(column: "sa.Column[Any]", position: int) -> Any:
+    """Return a value that rises from column to column, as a start and an end do; keys are alike."""
+    kind = column.type.python_type
+    if kind not in VALUES:
+        return kind(int=1)
+    is_key = column.primary_key or column.foreign_keys
+    return (
+        VALUES[kind] + STEPS[kind] * (0 if is_key else position) if kind in STEPS else VALUES[kind]
+    )
+
+
 def fill(engine: Engine) -> None:
     """Store a row in each table that has none."""
     found = sa.MetaData()
     found.reflect(engine)
+    found.remove(found.tables["alembic_version"])
     with engine.connect() as connection:
         for table in found.sorted_tables:
-            if (
-                table.name != "alembic_version"
-                and connection.execute(sa.select(table)).first() is None
-            ):
-                kinds = {column.name: column.type.python_type for column in table.columns}
-                row = {
-                    name: VALUES[kind] if kind in VALUES else kind(int=1)
-                    for name, kind in kinds.items()
-                }
+            if connection.execute(sa.select(table)).first() is not None:
+                continue
+            given = ROWS.get(table.name, {})
+            row = {
+                column.name: given[column.name] if column.name in given else value(column, position)
+                for position, column in enumerate(table.columns)
+            }
+            try:
                 connection.execute(sa.insert(table), row)
+            except exc.IntegrityError as error:
+                pytest.fail(f"name values for {table.name} in ROWS of {__file__}: {error.orig}")
+
+
+def run(config: Config, migration: Script, is_upgrade: bool) -> None:
+    """Run one migration, which may be one of several branches or their merge."""
+    scripts = ScriptDirectory.from_config(config)
+    step = RevisionStep(scripts.revision_map, migration, is_upgrade)
+    with EnvironmentContext(config, scripts, fn=lambda _heads, _context: [step]):
+        scripts.run_env()
+
+
+def up_and_down(config: Config, engine: Engine) -> None:
+    """Run each migration up, down and up again on filled tables, and all down in the end."""
+    before: list[tuple[Script, set[str]]] = []
+    for migration in reversed(list(ScriptDirectory.from_config(config).walk_revisions())):
+        before.append((migration, names(engine)))
+        run(config, migration, is_upgrade=True)
+        fill(engine)
+        run(config, migration, is_upgrade=False)
+        assert names(engine) == before[-1][1]
+        run(config, migration, is_upgrade=True)
+        fill(engine)
+    for migration, left in reversed(before):
+        run(config, migration, is_upgrade=False)
+        assert names(engine) == left
 
 
 def test_the_migrations_make_the_tables_that_the_code_names(fresh: Engine) -> None:
@@ -121,18 +176,7 @@ def test_a_table_that_no_migration_made_is_noticed(
 
 
 def test_each_migration_goes_up_down_and_up_again_on_filled_tables(fresh: Engine) -> None:
-    before: list[set[str]] = []
-    for revision in REVISIONS:
-        before.append(names(fresh))
-        command.upgrade(ALEMBIC, revision)
-        fill(fresh)
-        command.downgrade(ALEMBIC, "-1")
-        assert names(fresh) == before[-1]
-        command.upgrade(ALEMBIC, revision)
-        fill(fresh)
-    for left in reversed(before):
-        command.downgrade(ALEMBIC, "-1")
-        assert names(fresh) == left
+    up_and_down(ALEMBIC, fresh)
 
 
 def test_a_migration_that_is_there_is_not_made_again(fresh: Engine) -> None:
@@ -153,15 +197,31 @@ def lint() -> ModuleType:
     return module
 
 
-def project(folder: Path, body: str, accepted: str = "") -> Path:
-    """Copy the migrations and add one."""
-    shutil.copy(ROOT / "pyproject.toml", folder)
-    shutil.copytree(
-        ROOT / "migrations", folder / "migrations", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    text = MIGRATION.format(last=REVISIONS[-1], body=body, accepted=accepted)
-    (folder / "migrations" / "versions" / "tried.py").write_text(text)
-    return folder
+def add(
+    folder: Path,
+    body: str = "pass",
+    accepted: str = "",
+    revision: str = "tried",
+    after: tuple[str, ...] | None = NEWEST,
+) -> None:
+    """Add a migration to a copy of them."""
+    text = MIGRATION.format(revision=revision, after=after, body=body, accepted=accepted)
+    (folder / "migrations" / "versions" / f"{revision}.py").write_text(text)
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A copy of the migrations."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "migrations", tmp_path / "migrations", ignore=ignored)
+    return tmp_path
+
+
+@pytest.fixture
+def config(copied: Path) -> Config:
+    """Alembic's configuration of that copy."""
+    return Config(toml_file=copied / "pyproject.toml", stdout=io.StringIO())
 
 
 def test_the_migrations_are_safe(lint: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,18 +269,21 @@ def test_the_migrations_are_safe(lint: ModuleType, capsys: pytest.CaptureFixture
             "constraint-missing-not-valid",
             "VALIDATE",
         ),
-        ("op.execute(\"UPDATE parcels SET note = 'x'\")", "rows-in-migration", "in batches"),
+        (CHANGE, "rows-in-migration", "in batches"),
+        (ADD_ENUM, "native-enum", "native_enum=False"),
+        (READ, "reads-rows", "in a job"),
     ],
 )
 def test_a_migration_that_stops_a_service_is_refused_with_the_safe_way(
     lint: ModuleType,
-    tmp_path: Path,
+    copied: Path,
     capsys: pytest.CaptureFixture[str],
     body: str,
     rule: str,
     way: str,
 ) -> None:
-    assert lint.main(project(tmp_path, body)) == 1
+    add(copied, body)
+    assert lint.main(copied) == 1
     output = capsys.readouterr().out
     assert output.startswith(f"tried.py: {rule}: ")
     assert way in output.partition("instead: ")[2]
@@ -241,33 +304,136 @@ def test_a_lock_without_a_time_limit_is_refused(lint: ModuleType, setting: str) 
         'op.add_column("parcels", sa.Column("x", sa.Integer()))',
         'op.add_column("parcels", sa.Column("x", sa.Text, nullable=False, server_default=""))',
         'op.create_check_constraint("c", "parcels", "weight < 9", postgresql_not_valid=True)',
+        ADD_ENUM.replace("))", ", native_enum=False))"),
         "with op.get_context().autocommit_block():\n"
         '        op.create_index("i", "parcels", ["note"], postgresql_concurrently=True)',
     ],
 )
-def test_the_safe_way_passes(lint: ModuleType, tmp_path: Path, body: str) -> None:
-    assert lint.main(project(tmp_path, body)) == 0
+def test_the_safe_way_passes(lint: ModuleType, copied: Path, body: str) -> None:
+    add(copied, body)
+    assert lint.main(copied) == 0
 
 
-def test_a_finding_that_is_meant_passes(lint: ModuleType, tmp_path: Path) -> None:
-    accepted = 'accepted = {"ban-drop-column": "unused since 1.4.0"}\n'
-    assert lint.main(project(tmp_path, 'op.drop_column("parcels", "note")', accepted)) == 0
+@pytest.mark.parametrize(
+    ("rule", "body"),
+    [
+        ("ban-drop-column", 'op.drop_column("parcels", "note")'),
+        ("native-enum", ADD_ENUM),
+        ("reads-rows", READ),
+        ("rows-in-migration", CHANGE),
+    ],
+)
+def test_a_finding_that_is_meant_passes(
+    lint: ModuleType, copied: Path, rule: str, body: str
+) -> None:
+    add(copied, body, f'accepted = {{"{rule}": "unused since 1.4.0"}}\n')
+    assert lint.main(copied) == 0
 
 
-def upgrade() -> "subprocess.Popen[str]":
-    arguments = (sys.executable, "-m", "alembic", "upgrade", "head")
+def test_two_migrations_of_one_day_with_one_message_are_two_files(config: Config) -> None:
+    for _ in range(2):
+        command.revision(config, message="add a column")
+    assert len(list(ScriptDirectory.from_config(config).walk_revisions())) == len(MIGRATIONS) + 2
+
+
+@pytest.fixture
+def branched(copied: Path) -> Path:
+    """A copy with a migration of this branch and one of another."""
+    add(copied, revision="here")
+    add(copied, revision="there")
+    return copied
+
+
+@pytest.mark.usefixtures("branched")
+@pytest.mark.parametrize("is_offline", [True, False])
+def test_two_heads_end_in_a_line_that_says_how_to_join_them(
+    fresh: Engine, config: Config, is_offline: bool
+) -> None:
+    with pytest.raises(SystemExit, match=r"2 heads, here and there: join them by .*merge heads"):
+        command.upgrade(config, "heads", sql=is_offline)
+
+
+@pytest.mark.parametrize(("body", "status"), [("pass", 0), ('op.drop_table("parcels")', 1)])
+def test_a_merge_is_checked_like_any_migration(
+    lint: ModuleType, branched: Path, body: str, status: int
+) -> None:
+    add(branched, body, revision="merged", after=("here", "there"))
+    assert lint.main(branched) == status
+
+
+def test_a_merge_goes_up_and_down_as_alembic_writes_it(
+    branched: Path, config: Config, fresh: Engine
+) -> None:
+    command.merge(config, "heads", message="merge")
+    up_and_down(config, fresh)
+    command.upgrade(config, "head")
+    written = next((branched / "migrations" / "versions").glob("*_merge.py")).read_text("utf-8")
+    assert "down_revision: str | Sequence[str] | None = (" in written
+
+
+TABLE = "CREATE TABLE t (a int, b int, starts_at timestamp, ends_at timestamp, CHECK ({}))"
+
+
+@pytest.mark.parametrize("rule", ["a < b", "starts_at < ends_at"])
+def test_a_row_is_made_up_for_a_check_between_two_columns(fresh: Engine, rule: str) -> None:
+    command.upgrade(ALEMBIC, "head")
+    with fresh.connect() as connection:
+        connection.exec_driver_sql(TABLE.format(rule))
+        fill(fresh)
+        assert connection.exec_driver_sql("SELECT count(*) FROM t").scalar() == 1
+
+
+def test_the_values_of_a_row_that_cannot_be_made_up_are_asked_for(
+    fresh: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command.upgrade(ALEMBIC, "head")
+    with fresh.connect() as connection:
+        connection.exec_driver_sql(TABLE.format("b < a"))
+    with pytest.raises(pytest.fail.Exception, match="name values for t in ROWS"):
+        fill(fresh)
+    monkeypatch.setitem(ROWS, "t", {"a": 2, "b": 1})
+    fill(fresh)
+
+
+def upgrade(wait: str = "900") -> "subprocess.Popen[str]":
+    arguments = (sys.executable, "-m", "alembic", "-x", f"wait={wait}", "upgrade", "head")
     environment = {**os.environ, "PYTHONPATH": "src", "LOG_FORMAT": "json"}
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(  # noqa: S603 the command is this file's own
-        arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+        arguments, cwd=ROOT, env=environment, text=True, **streams
     )
+
+
+LOCK = sa.text("SELECT pg_advisory_lock(hashtextextended(:name, 0))")
+LOCK_NAME = {"name": f"migrations of {PROJECT.name}"}
+
+
+@only_postgres
+def test_a_migration_that_waits_says_for_whom_and_gives_up(fresh: Engine) -> None:
+    with fresh.connect() as connection:
+        connection.execute(LOCK, LOCK_NAME)
+        job = upgrade(wait="1")
+        output = job.communicate(timeout=30)[0]
+        pid, role = connection.exec_driver_sql("SELECT pg_backend_pid(), current_user").one()
+    assert job.returncode == 1
+    assert (
+        f"waiting up to 1 s for the lock of migrations, held by process {pid} of role {role}"
+        in (output)
+    )
+    assert output.splitlines()[-1].startswith("gave up after 1 s: ")
+
+
+def test_a_time_to_wait_that_is_no_number_is_refused_in_a_line() -> None:
+    job = upgrade(wait="long")
+    assert job.communicate(timeout=30)[0] == "-x wait=long: name a number of seconds\n"
+    assert job.returncode == 1
 
 
 @only_postgres
 def test_of_two_that_migrate_at_once_one_waits_and_finds_nothing_to_do(fresh: Engine) -> None:
-    lock = sa.text("SELECT pg_advisory_lock(hashtextextended(:name, 0))")
     all_here = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
     with fresh.connect() as connection:
-        connection.execute(lock, {"name": f"migrations of {PROJECT.name}"})
+        connection.execute(LOCK, LOCK_NAME)
         both = [upgrade(), upgrade()]
         wait_until(lambda: connection.scalar(all_here) == 3)
         time.sleep(1)
@@ -275,7 +441,7 @@ def test_of_two_that_migrate_at_once_one_waits_and_finds_nothing_to_do(fresh: En
     fresh.dispose()
     outputs = [process.communicate(timeout=30)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert sorted(output.count("Running upgrade") for output in outputs) == [0, len(REVISIONS)]
+    assert sorted(output.count("Running upgrade") for output in outputs) == [0, len(MIGRATIONS)]
 
 
 @only_postgres

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision: str = "0001"
-down_revision: str | None = None
+down_revision: str | Sequence[str] | None = None
 branch_labels: Sequence[str] | None = None
 depends_on: Sequence[str] | None = None
 
