@@ -39,6 +39,7 @@ from tests.docker.project import deployed
 pytestmark = pytest.mark.docker
 
 TEA = {"reference": "PO-1", "sku": "tea", "quantity": 2}
+POOLER = "edoburu/pgbouncer:v1"
 SLOTS = 4  # CONCURRENCY of the container that compose.yaml limits to one CPU
 
 
@@ -479,6 +480,82 @@ def test_two_thousand_requests_get_answers_that_the_contract_allows(
         as_generated = pool.submit(ask, tmp_path / "as-generated", CHECKS)
         past_if_match = pool.submit(ask, tmp_path / "any", ANY_VERSION + CHECKS)
     assert as_generated.result() + past_if_match.result() >= 2000
+
+
+# What the service's connections say of the limits that hold for their statements.
+SHOW_LIMITS = """
+from service.chassis.data.connections import Database
+from service.settings import Settings
+with Database(Settings.load()).read() as connection:
+    for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+        print(connection.exec_driver_sql(f"SHOW {name}").scalar())
+"""
+
+
+@pytest.fixture(scope="module")
+def pooler(project: Project) -> Iterator[str]:
+    """The URL of the database through PgBouncer, with few sessions for all its clients."""
+    name = f"{project.service.name}-pooler"
+    password = (project.service / ".secrets" / "database-application").read_text("utf-8")
+    settings = {
+        "DB_HOST": project.database,
+        "DB_USER": "application",
+        "DB_PASSWORD": password,
+        "POOL_MODE": "transaction",
+        "DEFAULT_POOL_SIZE": "2",
+        "MAX_PREPARED_STATEMENTS": "0",  # the default of its older releases
+    }
+    options = [f"--env={name}={value}" for name, value in settings.items()]
+    network = f"{project.service.name}_default"
+    docker("run", "--detach", "--name", name, "--network", network, *options, POOLER)
+    yield f"DATABASE_URL=postgresql://application@{name}/service"
+    docker("rm", "--force", name)
+
+
+def test_behind_a_pooler_every_request_succeeds(project: Project, pooler: str) -> None:
+    answers: list[Answer] = []
+
+    def live(client: Client, _: int) -> Answer:
+        for _ in range(10):
+            placed = place(client, {"Idempotency-Key": uuid.uuid4().hex})
+            order = placed.headers["Location"]
+            changed = client("PATCH", order, {"quantity": 3}, If_Match="*")
+            read = [client("GET", order), client("GET", "/v1/orders?limit=5")]
+            answers.extend([placed, changed, *read, client("DELETE", order, If_Match="*")])
+        return placed
+
+    with project.replica("--env", pooler) as port:
+        eventually(lambda: status(port, "/readyz") == 200, "the replica is ready")
+        at_once(port, live, SLOTS)
+    assert Counter(answer.status for answer in answers) == {201: 40, 200: 120, 204: 40}
+
+
+def test_behind_a_pooler_the_limits_hold(project: Project, pooler: str) -> None:
+    run = ("run", "--rm", "--no-deps", "-T", "--env", pooler, project.service.name)
+    told = project.compose(*run, "python", "-c", SHOW_LIMITS)
+    assert (told.split()[-3:], "ALTER ROLE" in told) == (["5s", "2s", "10s"], False)
+
+
+def test_behind_a_pooler_limits_that_the_role_lacks_are_named(
+    project: Project, pooler: str
+) -> None:
+    project.sql("ALTER ROLE application SET statement_timeout = 0")
+    docker("restart", pooler.partition("@")[2].partition("/")[0])
+    try:
+        run = ("run", "--rm", "--no-deps", "-T", "--env", pooler, project.service.name)
+        told = project.compose(*run, "python", "-c", SHOW_LIMITS)
+    finally:
+        project.make("roles")
+    assert "limits hold: ALTER ROLE application SET statement_timeout = '5000'\n" in told
+
+
+def test_migrations_refuse_a_pooler_in_a_line(project: Project, pooler: str) -> None:
+    command = ("run", "--rm", "--no-deps", "-T", "--env", pooler, project.service.name)
+    done = project.run("docker", "compose", *command, "alembic", "upgrade", "head")
+    said = "a pooler answers at .*-pooler:5432: name PostgreSQL's own address in DATABASE_URL"
+    assert done.returncode == 1
+    assert re.fullmatch(said, done.stdout.strip()), done.stdout
+    assert project.sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == "0"
 
 
 def test_make_test_postgres_passes(project: Project) -> None:

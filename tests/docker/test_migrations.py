@@ -224,10 +224,26 @@ def test_the_release_before_works_on_the_new_tables(project: Project) -> None:
         "ALTER TABLE orders ADD COLUMN mine integer",
         "DROP TABLE orders",
         "TRUNCATE orders",
+        "SELECT lo_create(0)",
+        "\\connect postgres",
+        "\\connect template1",
         "SET ROLE owner",
         "UPDATE alembic_version SET version_num = '0000'",
     ],
 )
 def test_the_application_s_role_changes_no_tables(project: Project, statement: str) -> None:
-    with pytest.raises(AssertionError, match=r"ERROR:  (permission denied|must be owner)"):
+    with pytest.raises(AssertionError, match=r"(ERROR|FATAL):  (permission denied|must be owner)"):
         project.sql(statement, user="application")
+
+
+def test_a_migration_can_create_a_trusted_extension(project: Project) -> None:
+    project.sql("BEGIN; CREATE EXTENSION btree_gist; ROLLBACK", user="owner")
+
+
+def test_roles_with_other_passwords_are_repaired_by_make_roles(project: Project) -> None:
+    job = ("docker", "compose", "run", "--rm", "--no-deps", "-T", f"{project.service.name}-migrate")
+    project.sql("ALTER ROLE owner PASSWORD 'of another clone'")
+    assert "password authentication failed" in project.run(*job).stdout
+    project.make("roles")
+    done = project.run(*job)
+    assert done.returncode == 0, done.stdout

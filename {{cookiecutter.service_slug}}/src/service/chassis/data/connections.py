@@ -1,19 +1,27 @@
 """The two ways to the database: `read` and `transaction`."""
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import sqlalchemy
 from prometheus_client import CollectorRegistry
-from sqlalchemy import Connection, QueuePool
+from sqlalchemy import Connection, QueuePool, event
 
 from service.chassis.data.cursors import DatabaseMetrics
 from service.chassis.data.engine import make_engine
 from service.chassis.data.settings import DatabaseSettings
 
+log = logging.getLogger("service.database")
+
 CHECK = sqlalchemy.text("SELECT 1")
+
+
+def _warn_of_limits(connection: Any, _record: object) -> None:
+    if remedy := getattr(connection, "remedy", None):
+        log.warning("behind a pooler only its role's limits hold: %s", remedy)
 
 
 class Database:
@@ -27,6 +35,7 @@ class Database:
     ) -> None:
         metrics = DatabaseMetrics(registry)
         self.engine = make_engine(settings, pool_size, metrics)
+        event.listen(self.engine, "connect", _warn_of_limits, once=True)
         self._wait = metrics.wait
         metrics.show_pool(cast("QueuePool", self.engine.pool).checkedout, pool_size)
         # SQLite's plain BEGIN lets two readers of one row overwrite each other's change.

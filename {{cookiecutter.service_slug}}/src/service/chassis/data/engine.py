@@ -1,6 +1,5 @@
 """The engine: its pool, and time limits that the database, the network and the client keep."""
 
-import logging
 import sqlite3
 from typing import Any
 
@@ -14,8 +13,6 @@ from service.chassis.data.cursors import PostgresqlCursor
 from service.chassis.data.cursors import SqliteCursor
 from service.chassis.data.settings import DatabaseSettings
 from service.chassis.project import PROJECT
-
-log = logging.getLogger("service.database")
 
 SQLITE = "sqlite:///.data/service.db"
 PRAGMAS = ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON")
@@ -32,9 +29,10 @@ class PostgresqlConnection(psycopg.Connection[Any]):
     metrics: DatabaseMetrics
     read_timeout: float | None = None
     is_pooled = False
+    remedy = ""
 
     def set_session(self, wanted: dict[str, str]) -> None:
-        """Set parameters of the session; a pooler shares sessions, so there its role has to."""
+        """Set parameters of the session; behind a pooler, which shares it, its role has to."""
         cursor = psycopg.Cursor(self)  # one that records nothing
         found = cursor.execute(SELECT_SESSION, [list(wanted)]).fetchall()
         self.is_pooled = found[0][0] != self.info.backend_pid  # a pooler makes up its own
@@ -44,9 +42,7 @@ class PostgresqlConnection(psycopg.Connection[Any]):
             cursor.execute("; ".join(changes))
             return
         self.prepare_threshold = None  # what one session prepared, another does not know
-        if changes:
-            remedy = "; ".join(f"ALTER ROLE {self.info.user} {change}" for change in changes)
-            log.warning("behind a pooler only its role's limits hold: %s", remedy)
+        self.remedy = "; ".join(f"ALTER ROLE {self.info.user} {change}" for change in changes)
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """Wait for the server as the driver does, within the limit."""
