@@ -85,6 +85,7 @@ def migrate(connection: Connection) -> None:
         transaction_per_migration=True,
         render_as_batch=True,  # SQLite alters a table by copying it; PostgreSQL gets ALTER TABLE
         render_item=render_item,
+        autogenerate_plugins=["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -85,11 +85,26 @@ def findings(sql: str, accepted: Collection[str] = ()) -> Iterator[str]:
             yield f"rows-in-migration: {line.strip()}\n    instead: {remedy}"
 
 
+class NoDatabaseError(Exception):
+    """A migration asked the database for something, and here is none."""
+
+
 def sql_of(migration: Script, scripts: ScriptDirectory, project: Path = ROOT) -> str:
-    """Return the SQL that the migration, be it a merge, sends to PostgreSQL."""
+    """Return the SQL that the migration, be it a merge, sends to PostgreSQL.
+
+    Raise NoDatabaseError where it depends on what a database answers.
+    """
+
+    def upgrade() -> None:
+        try:
+            migration.module.upgrade()
+        except Exception as error:
+            raise NoDatabaseError(f"{type(error).__name__}: {error}") from error
+
     output = io.StringIO()
     config = Config(toml_file=project / "pyproject.toml", output_buffer=output)
     step = RevisionStep(scripts.revision_map, migration, is_upgrade=True)
+    step.migration_fn = upgrade
     with EnvironmentContext(
         config,
         scripts,
@@ -113,8 +128,8 @@ def findings_of(migration: Script, scripts: ScriptDirectory, project: Path) -> I
         return
     try:
         sql = sql_of(migration, scripts, project)
-    except Exception as error:  # whatever a migration raises that finds no rows
-        yield f"reads-rows: {type(error).__name__}: {error}\n    instead: {REMEDIES['reads-rows']}"
+    except NoDatabaseError as error:
+        yield f"reads-rows: {error}\n    instead: {REMEDIES['reads-rows']}"
         return
     yield from findings(sql, accepted)
 
