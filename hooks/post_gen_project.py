@@ -62,6 +62,8 @@ OPTIONAL: dict[str, Wanted] = {
 OPERATIONS = {"catalogue": SAMPLE, "orders": ORDERS}
 # Files of development values, random, which are not rendered again and which git ignores.
 SECRETS = {f".secrets/database-{role}": DATABASE for role in ("superuser", "owner", "application")}
+# What containers mount, whose users must be able to read it whatever the umask.
+MOUNTED = (*SECRETS, "database/roles.sh")
 LEFTOVERS = ("{{ cookiecutter", "# {%", "# {#", "# only-if:")
 TOOLS = {
     "ruff check": ("ruff", "check", "--no-cache", "--quiet", "."),
@@ -105,12 +107,19 @@ def prune_contract(path: Path, answers: Mapping[str, Any]) -> None:
 
 
 def write_secrets(root: Path, answers: Mapping[str, Any]) -> None:
-    """Write the development values that are asked for and missing, readable in containers."""
+    """Write the development values that are asked for and missing."""
     for name, wanted in SECRETS.items():
         path = root / name
         if applies(wanted, answers) and not path.exists():
             path.parent.mkdir(mode=0o700, exist_ok=True)
             path.write_text(secrets.token_hex(24), encoding="ascii")
+
+
+def let_containers_read(root: Path) -> None:
+    """Make the files that containers mount readable; .secrets keeps other users out as a whole."""
+    for path in (root / name for name in MOUNTED):
+        if path.exists():
+            path.chmod(0o644)
 
 
 def faults(root: Path) -> list[str]:
@@ -224,6 +233,7 @@ def main(root: Path, answers: Mapping[str, Any], template: Path) -> int:
     if "_commit" in answers:  # cruft: it runs hooks in a temporary folder, and keeps its own record
         return refuse(faults(root))
     write_secrets(root, answers)
+    let_containers_read(root)
     running = start_tools(root)
     if found := faults(root):
         for process in running.values():

@@ -215,6 +215,22 @@ def test_a_database_gets_secrets_that_git_ignores(bake: Bake) -> None:
     assert (service / ".secrets").stat().st_mode & 0o077 == 0
 
 
+def test_what_containers_mount_is_readable_whatever_the_umask(
+    template: Path, user_config: Path, tmp_path: Path
+) -> None:
+    private = shutil.copytree(template, tmp_path / "template")
+    for path in private.rglob("*"):
+        path.chmod(path.stat().st_mode & 0o700)
+    before = os.umask(0o077)
+    try:
+        service = bake_with(private, tmp_path, user_config, database="postgresql")
+    finally:
+        os.umask(before)
+    unreadable = [name for name in hook.MOUNTED if not (service / name).stat().st_mode & 0o004]
+    assert unreadable == []
+    assert (service / ".secrets").stat().st_mode & 0o077 == 0
+
+
 def test_secrets_that_are_there_stay(tmp_path: Path) -> None:
     write(tmp_path, *hook.SECRETS, text="mine")
     hook.write_secrets(tmp_path, ANSWERS | {"database": "postgresql"})

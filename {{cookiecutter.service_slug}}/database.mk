@@ -42,7 +42,7 @@ test-previous: .venv/dev ## Run the tests of the last release (its tag) on the n
 	if [ ! -d $(PREVIOUS)/migrations ]; then echo "$$tag has no database"; exit 0; fi && \
 	rm -rf $(PREVIOUS)/migrations/versions && cp -R migrations/versions $(PREVIOUS)/migrations && \
 	echo "The tests of $$tag on the newest tables:" && cd $(PREVIOUS) && \
-	$(CURDIR)/$(BIN)/python -m pytest $(addprefix --ignore=tests/,test_migrations.py test_database_files.py test_consistency.py chassis/server) $(ARGS)
+	"$(CURDIR)/$(BIN)/python" -m pytest $(addprefix --ignore=tests/,test_migrations.py test_database_files.py test_consistency.py chassis/server) $(ARGS)
 
 test-postgres: .venv/dev ## Run the tests on a real PostgreSQL (needs Docker)
 	@trap 'docker rm --force --volumes $(NAME)-test >/dev/null' EXIT INT TERM; \
@@ -57,11 +57,14 @@ lint: lint-migrations
 # The service itself never migrates; this is for a developer's own SQLite.
 run dev: $(if $(DATABASE_URL)$(DATABASE_URL_FILE),,migrate)
 
-up smoke: $(SECRETS) .postgres-image
+up smoke: .readable .postgres-image
 
 .postgres-image:
 	@docker image inspect $(POSTGRES) >/dev/null 2>&1 || docker pull --quiet $(POSTGRES)
 
-# Readable by the containers' users; the folder's mode keeps other users of this machine out.
+# The containers' users read these, whatever the umask; the mode of .secrets keeps other users of this machine out.
+.readable: $(SECRETS)
+	@chmod a+r $(SECRETS) database/roles.sh
+
 $(SECRETS):
 	@mkdir -p .secrets && chmod 700 .secrets && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >$@

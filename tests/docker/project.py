@@ -17,10 +17,11 @@ from tests.docker.containers import docker
 class Project:
     """A copy of a service under a name of its own, so that nothing of the machine's is touched."""
 
-    def __init__(self, service: Path, image: str) -> None:
-        """Know the image; start nothing."""
+    def __init__(self, service: Path, image: str, umask: int = -1) -> None:
+        """Know the image and the umask of commands, by default ours; start nothing."""
         self.service = service
         self.image = image
+        self.umask = umask
         self.environment = {**os.environ, "IMAGE": image, "PORT": "0"}
 
     @property
@@ -35,7 +36,7 @@ class Project:
         merged = {**self.environment, **environment}
         streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         options = {"cwd": self.service, "env": merged, "input": stdin, "text": True, **streams}
-        return subprocess.run(command, **options)
+        return subprocess.run(command, umask=self.umask, **options)
 
     def compose(self, *arguments: str, stdin: str | None = None) -> str:
         """Run compose, which must succeed."""
@@ -107,14 +108,25 @@ class Project:
                 holder.communicate()
 
 
+def copied(bake: Bake, folder: Path, **answers: str) -> Path:
+    """Return a copy in `folder` of a service with these answers and a name of its own."""
+    slug = f"deployed-{uuid.uuid4().hex[:8]}"
+    return Path(shutil.copytree(bake(service_slug=slug, **answers), folder / slug))
+
+
 @contextmanager
 def deployed(bake: Bake, folder: Path, **answers: str) -> Iterator[Project]:
     """Build the image of a service with these answers; in the end remove what it left in Docker."""
-    slug = f"deployed-{uuid.uuid4().hex[:8]}"
-    service = shutil.copytree(bake(service_slug=slug, **answers), folder / slug)
-    project = Project(service, f"{slug}:test")
-    try:
+    service = copied(bake, folder, **answers)
+    with removed(Project(service, f"{service.name}:test")) as project:
         project.make("image")
+        yield project
+
+
+@contextmanager
+def removed(project: Project) -> Iterator[Project]:
+    """Yield the project; in the end remove what it left in Docker."""
+    try:
         yield project
     finally:
         print(project.run("docker", "compose", "logs", "--no-color", "--tail", "50").stdout)

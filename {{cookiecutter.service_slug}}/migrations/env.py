@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from alembic import context
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
 
 from service import storage
 from service.chassis.data.engine import LOCK_TIMEOUT_RATIO
@@ -72,6 +73,15 @@ def migration_lock(connection: Connection) -> Iterator[None]:
     connection.execute(UNLOCK, name)
 
 
+def connect(engine: Engine) -> Connection:
+    """Return a connection to PostgreSQL, or end with one line that says what to do."""
+    try:
+        return engine.connect()
+    except OperationalError as error:
+        cause = " ".join(str(error.orig).split())
+        sys.exit(f"{cause}. Are the passwords those of the volume? See database/README.md")
+
+
 def render_item(_kind: str, item: Any, _context: Any) -> str | Literal[False]:
     """Render our own type as the plain one: a migration must not import code that may change."""
     return "sa.DateTime(timezone=True)" if isinstance(item, UtcDateTime) else False
@@ -99,7 +109,7 @@ def run_online(engine: Engine) -> None:
             migrate(connection)
         return
     transactional = engine.execution_options(isolation_level="READ COMMITTED")
-    with transactional.connect() as connection:
+    with connect(transactional) as connection:
         if getattr(connection.connection.driver_connection, "is_pooled", False):
             server = f"{engine.url.host}:{engine.url.port or 5432}"
             sys.exit(f"a pooler answers at {server}: name PostgreSQL's own address in DATABASE_URL")
