@@ -46,6 +46,21 @@ def test_make_up_serves_on_the_published_port(project: Project) -> None:
     assert status(project.port(), "/v1/products") == 200
 
 
+def test_only_this_machine_reaches_the_published_port(up: dict[str, Any]) -> None:
+    published = up["NetworkSettings"]["Ports"]["5000/tcp"]
+    assert {binding["HostIp"] for binding in published} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::"])
+def test_others_reach_the_published_port_where_that_is_asked_for(
+    project: Project, address: str
+) -> None:
+    command = ("docker", "compose", "config", "--format", "json")
+    document = json.loads(project.run(*command, BIND_ADDRESS=address).stdout)
+    (port,) = document["services"][project.service.name]["ports"]
+    assert port["host_ip"] == address
+
+
 def test_the_container_is_hardened(up: dict[str, Any]) -> None:
     host = up["HostConfig"]
     assert host["ReadonlyRootfs"]

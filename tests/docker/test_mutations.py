@@ -31,7 +31,9 @@ MUTATIONS = [
     ),
     (".dockerignore", "!pyproject.toml\n", "", "what_the_dockerfile_takes"),
     (".python-version", "3.14", "3.12", "the_python_version"),
-    ("compose.yaml", ":5000", ":8000", "the_port_is"),
+    ("compose.override.yaml", "PORT:-5000", "PORT:-8000", "the_port_is"),
+    ("compose.override.yaml", "target: 5000", "target: 8000", "the_port_is"),
+    ("compose.override.yaml", "${BIND_", "${HOST_", "every_environment_name"),
     (
         "compose.yaml",
         "stop_grace_period: 30s",

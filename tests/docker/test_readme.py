@@ -97,7 +97,10 @@ class Terminal:
         return done.stdout
 
     def serve(self, line: str, path: str) -> int:
-        """Run one line until its service answers, press Ctrl-C, and return the exit status."""
+        """Run one line until its service answers, press Ctrl-C, and return the exit status.
+
+        Only what connects to 127.0.0.1 may be answered.
+        """
         with (self.folder.parent / "log").open("w") as log:
             process = subprocess.Popen(
                 self.command(line),
@@ -111,6 +114,8 @@ class Terminal:
         try:
             over = partial(self._answers_or_ended, process, path)
             eventually(over, f"{line} answers", 240)
+            with socket.socket() as other:
+                assert other.connect_ex(("127.0.0.2", self.port)) != 0
             os.killpg(process.pid, signal.SIGINT)
             return process.wait(20)
         finally:

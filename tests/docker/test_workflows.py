@@ -53,6 +53,7 @@ def scripts(document: Any) -> list[str]:
         (".github/workflows/ci.yml", "vendor.github-workflows"),
         (".github/workflows/database.yml", "vendor.github-workflows"),
         (".github/dependabot.yml", "vendor.dependabot"),
+        ("compose.override.yaml", "vendor.compose-spec"),
         ("compose.yaml", "vendor.compose-spec"),
         ("compose.database.yaml", "vendor.compose-spec"),
     ],

@@ -73,8 +73,8 @@ def requirements(group: list[str]) -> list[Requirement]:
     [
         ("Dockerfile", r"^EXPOSE (\d+)$"),
         ("Dockerfile", r"environ\.get\(b'PORT', (\d+)\)"),
-        ("compose.yaml", r"- \$\{PORT:-(\d+)\}:"),
-        ("compose.yaml", r"- \$\{PORT:-\d+\}:(\d+)$"),
+        ("compose.override.yaml", r"published: \$\{PORT:-(\d+)\}"),
+        ("compose.override.yaml", r"target: (\d+)$"),
         ("Makefile", r"--port \$\$\{PORT:-(\d+)\}"),
         ("Makefile", r"on port (\d+)"),
         ("scripts/smoke.py", r"http://localhost:(\d+)"),
@@ -125,6 +125,7 @@ def test_the_image_runs_as_a_number_that_is_not_root() -> None:
     [
         ("compose.yaml", r"^      - ([A-Z_]+)$"),
         ("compose.yaml", r"\b([A-Z]+_[A-Z]+)\b"),
+        ("compose.override.yaml", r"\$\{([A-Z_]+):"),
         ("Dockerfile", r"environ\.get\(b'(\w+)'"),
         ("README.md", r"^\| `([A-Z_]+)` \|"),
     ],
@@ -133,6 +134,11 @@ def test_every_environment_name_that_a_file_uses_is_a_setting(name: str, pattern
     names = mentioned(pattern, name)
     assert names or name == "README.md"
     assert names - {setting.upper() for setting in Settings.model_fields} <= NO_SETTINGS
+
+
+def test_make_and_compose_serve_this_machine_alone_where_nothing_else_is_asked() -> None:
+    for name in ("Makefile", "compose.override.yaml"):
+        assert found(r"\$\{BIND_ADDRESS:-(.+?)\}", name) == "127.0.0.1"
 
 
 def settings_rows() -> list[str]:
@@ -237,6 +243,7 @@ def test_every_metric_that_the_readme_names_is_scraped(client: FlaskClient) -> N
         ("Makefile", r"^NAME := (.+)$"),
         ("compose.yaml", r'^name: "(.+)"$'),
         ("compose.yaml", r'^  "(.+)":$'),
+        ("compose.override.yaml", r'^  "(.+)":$'),
         ("compose.yaml", r"image: \$\{IMAGE:-(.+)\}$"),
     ],
 )
@@ -329,6 +336,14 @@ def test_the_manifest_says_what_the_project_and_the_settings_say(client: FlaskCl
         path.startswith(f"{said['prefix']}/")
         for path in client.get("/openapi.json").get_json()["paths"]
     )
+
+
+def test_the_readme_names_what_the_gateway_keeps_from_the_outside() -> None:
+    fixed = mentioned(r'"(/(?!no/)[\w./-]+)"', "scripts/smoke.py")
+    for row in mentioned(r"^\| (.+) are on the port of the API", "README.md"):
+        assert set(re.findall(r"`(\S+?)`", row)) == fixed
+    for prefix in mentioned(r"the gateway routes `(.+?)` alone", "README.md"):
+        assert prefix == f"{manifest()['prefix']}/"
 
 
 def test_the_histogram_has_a_bound_where_the_objective_has_one() -> None:

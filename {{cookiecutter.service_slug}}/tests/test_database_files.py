@@ -60,8 +60,26 @@ def test_each_job_signs_in_as_its_own_role(environment: dict[str, str], role: st
 
 
 def test_each_job_gets_its_own_secrets_alone() -> None:
-    secrets = [sorted(service["secrets"]) for service in (SERVER, MIGRATE, SERVICE)]
-    assert secrets == [sorted(COMPOSE["secrets"]), ["database-owner"], ["database-application"]]
+    names = [
+        [secret["source"] for secret in service["secrets"]]
+        for service in (SERVER, MIGRATE, SERVICE)
+    ]
+    owner, application = (f"{PROJECT.name}-database-{role}" for role in ("owner", "application"))
+    assert names == [list(COMPOSE["secrets"]), [owner], [application]]
+
+
+def test_a_secret_has_one_name_in_every_container_and_the_slug_outside() -> None:
+    mounted = [
+        secret for service in (SERVER, MIGRATE, SERVICE) for secret in service.get("secrets", [])
+    ]
+    assert {secret["source"] for secret in mounted} == {
+        f"{PROJECT.name}-{secret['target']}" for secret in mounted
+    }
+
+
+def test_every_name_that_include_brings_together_has_the_slug() -> None:
+    names = [*SERVICES, *COMPOSE["volumes"], *COMPOSE["secrets"]]
+    assert [name for name in names if not name.startswith(PROJECT.name)] == []
 
 
 def test_make_writes_the_secrets_that_compose_mounts() -> None:
@@ -80,9 +98,9 @@ def test_every_file_names_the_database_alike() -> None:
 
 def test_the_roles_read_the_secrets_that_compose_mounts() -> None:
     read = set(re.findall(r"/run/secrets/([\w-]+)", ROLES_FILE))
-    assert read | {SERVER["environment"]["POSTGRES_PASSWORD_FILE"].rpartition("/")[2]} == set(
-        SERVER["secrets"]
-    )
+    assert read | {SERVER["environment"]["POSTGRES_PASSWORD_FILE"].rpartition("/")[2]} == {
+        secret["target"] for secret in SERVER["secrets"]
+    }
 
 
 def test_the_service_waits_for_the_migrations_and_they_for_the_database() -> None:
