@@ -59,6 +59,19 @@ def test_the_image_holds_nothing_but_the_service(image: str) -> None:
     assert sorted(listed.splitlines()) == ["/app", "/app/pyproject.toml", "/app/src"]
 
 
+def test_what_lies_beside_the_code_stays_out_of_the_image(
+    bake: Bake, image: str, tmp_path: Path
+) -> None:
+    used = shutil.copytree(bake(database="postgresql"), tmp_path / "service")
+    strays = ("src/.env", "src/service/key.pem", "migrations/dump.sql", "migrations/versions/.env")
+    for stray in (*strays, ".env", "backups/today.dump"):
+        (used / stray).parent.mkdir(exist_ok=True)
+        (used / stray).write_text("secret", "utf-8")
+    build(used, f"{image}:used")
+    command = ("find", "/app", "-type", "f", "-not", "-name", "*.py")
+    assert docker("run", "--rm", f"{image}:used", *command) == "/app/pyproject.toml"
+
+
 def test_the_image_has_no_installer_for_its_packages(image: str) -> None:
     listed = docker("run", "--rm", image, "sh", "-c", "ls /opt/venv/bin; command -v uv || true")
     assert not {"pip", "uv", "/usr/local/bin/uv"} & set(listed.split())

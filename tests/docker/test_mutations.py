@@ -30,6 +30,7 @@ MUTATIONS = [
         "the_image_starts_what",
     ),
     (".dockerignore", "!pyproject.toml\n", "", "what_the_dockerfile_takes"),
+    (".dockerignore", "!src/**/*.py", "!src/**/*.pyi", "the_image_gets_every_kind"),
     (".python-version", "3.14", "3.12", "the_python_version"),
     ("compose.override.yaml", "PORT:-5000", "PORT:-8000", "the_port_is"),
     ("compose.override.yaml", "target: 5000", "target: 8000", "the_port_is"),

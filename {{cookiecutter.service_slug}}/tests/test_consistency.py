@@ -294,7 +294,19 @@ def test_the_image_has_bytecode_of_every_dependency() -> None:
 def test_what_the_dockerfile_takes_passes_the_dockerignore() -> None:
     copied = re.findall(r"^COPY (?!--)(\S+) ", text("Dockerfile"), re.MULTILINE)
     mounted = re.findall(r"type=bind,source=(\S+?),", text("Dockerfile"))
-    assert set(re.findall(r"^!(.+)$", text(".dockerignore"), re.MULTILINE)) == {*copied, *mounted}
+    kept = mentioned(r"^!([^/\n]+)", ".dockerignore")
+    assert kept == {*copied, *mounted}
+
+
+def test_the_image_gets_every_kind_of_file_that_lies_in_the_source() -> None:
+    kinds = mentioned(r"^!src/\*\*/\*(\.\w+)$", ".dockerignore") | {".pyc"}
+    files = [path for path in (ROOT / "src").rglob("*") if path.is_file()]
+    left_out = [
+        str(path.relative_to(ROOT))
+        for path in files
+        if path.suffix not in kinds and not path.name.startswith(".")
+    ]
+    assert left_out == [], "name their kind in .dockerignore, or move them out of src"
 
 
 def test_the_image_finds_the_source_where_it_is_copied() -> None:
