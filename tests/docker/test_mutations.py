@@ -22,6 +22,7 @@ MUTATIONS = [
     ("Dockerfile", "python:3.14-slim", "python:3.13-slim", "the_python_version"),
     ("Dockerfile", 'title="flask-microservice"', 'title="other"', "the_name_is"),
     ("Dockerfile", "PYTHONPATH=/app/src", "PYTHONPATH=/srv/src", "the_image_finds_the_source"),
+    ("Dockerfile", "secret,id=ca", "secret,id=cert", "make_and_the_readme_give_the_build"),
     ("Dockerfile", "opentelemetry.trace, orjson", "orjson", "the_image_has_bytecode"),
     (
         "Dockerfile",

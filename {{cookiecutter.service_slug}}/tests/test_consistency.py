@@ -309,6 +309,15 @@ def test_the_image_gets_every_kind_of_file_that_lies_in_the_source() -> None:
     assert left_out == [], "name their kind in .dockerignore, or move them out of src"
 
 
+def test_make_and_the_readme_give_the_build_what_the_dockerfile_takes() -> None:
+    arguments = mentioned(r"^ARG (\w+)", "Dockerfile")
+    secrets = mentioned(r"--mount=type=secret,id=(\w+)", "Dockerfile")
+    assert mentioned(r"--build-arg (\w+)", "Makefile") == arguments
+    assert mentioned(r'--secret "id=(\w+),', "Makefile") == secrets
+    assert mentioned(r"--build-arg (\w+)", "README.md") <= arguments
+    assert mentioned(r"--secret id=(\w+),", "README.md") <= secrets
+
+
 def test_the_image_finds_the_source_where_it_is_copied() -> None:
     workdir = re.findall(r"^WORKDIR (.+)$", text("Dockerfile"), re.MULTILINE)[-1]
     assert found(r"PYTHONPATH=(\S+)", "Dockerfile") == f"{workdir}/src"
