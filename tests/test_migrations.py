@@ -60,8 +60,8 @@ def empty(bake: Bake, service_python: Path, tmp_path: Path) -> Path:
 
 
 def installed(baked: Path, service_python: Path, folder: Path) -> Path:
-    """Return a copy of a service, committed, whose tools are installed."""
-    service = Path(shutil.copytree(baked, folder / "service"))
+    """Return a copy under a path with a space, committed, whose tools are installed."""
+    service = Path(shutil.copytree(baked, folder / "my service"))
     (service / ".venv").mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):
         (service / ".venv" / name).symlink_to(service_python.parents[1] / name)
