@@ -2,25 +2,29 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import UUID
 
 import parcels
 import pytest
 import sqlalchemy as sa
+from flask import g, request
 from flask.testing import FlaskClient
 from sqlalchemy import Connection
 from werkzeug.test import TestResponse
 
 from database import only_postgres
 from service.chassis.http.application import Application
+from service.chassis.http.routes import Created
 from service.chassis.resources import idempotency
+from service.chassis.resources.idempotency import IdempotencyKey
 
 PARCEL = {"reference": "P-1", "weight": 2}
 
 pytestmark = pytest.mark.usefixtures("connection")
 
 
-def send(client: FlaskClient, key: str, **changes: Any) -> TestResponse:
-    headers = {"Idempotency-Key": key}
+def send(client: FlaskClient, key: str, token: str = "", **changes: Any) -> TestResponse:
+    headers = {"Idempotency-Key": key} | ({"Authorization": token} if token else {})
     return client.post("/lab/parcels", json=PARCEL | changes, headers=headers)
 
 
@@ -39,6 +43,48 @@ def test_a_repeated_request_gets_the_first_answer(
 def test_a_key_with_another_body_is_refused(client: FlaskClient) -> None:
     send(client, "k")
     assert send(client, "k", weight=3).status_code == 422
+
+
+def test_a_key_with_another_query_is_refused(client: FlaskClient) -> None:
+    send(client, "k")
+    headers = {"Idempotency-Key": "k"}
+    assert client.post("/lab/parcels?draft=1", json=PARCEL, headers=headers).status_code == 422
+
+
+def test_a_key_is_its_callers(client: FlaskClient) -> None:
+    first = send(client, "k", "Bearer ann")
+    others = [send(client, "k", "Bearer bob", reference="P-2"), send(client, "k", reference="x")]
+    assert [other.status_code for other in others] == [201, 201]
+    assert send(client, "k", "Bearer ann").data == first.data
+
+
+def test_authentication_may_say_who_the_caller_is(app: Application, client: FlaskClient) -> None:
+    @app.before_request
+    def authenticate() -> None:
+        g.caller = request.headers["Authorization"].split()[1]
+
+    first = send(client, "k", "Bearer ann 1")
+    assert send(client, "k", "Bearer ann 2").data == first.data
+    assert send(client, "k", "Bearer bob 1", reference="P-2").status_code == 201
+
+
+def test_a_key_holds_for_one_method_and_path(app: Application) -> None:
+    def run(method: str, path: str) -> UUID:
+        """Send one body with one key to another route."""
+        made = Created(parcels.to_body(parcels.make()))
+        with (
+            app.test_request_context(path, method=method),
+            app.extensions["database"].transaction() as connection,
+        ):
+            body = parcels.NewParcel(reference="P-1", weight=1)
+            key = IdempotencyKey(idempotency_key="k")
+            answer = idempotency.run_once(connection, key, body, parcels.ParcelBody, lambda: made)
+        return answer.body.id
+
+    routes = [("POST", "/a/payments"), ("PUT", "/a/payments"), ("POST", "/b/payments")]
+    first = [run(*route) for route in routes]
+    assert len(set(first)) == len(routes)
+    assert [run(*route) for route in routes] == first
 
 
 def test_a_request_that_failed_leaves_its_key_free(client: FlaskClient) -> None:
@@ -79,9 +125,12 @@ def test_a_repetition_while_the_first_request_runs_is_told_so(
     app: Application, client: FlaskClient
 ) -> None:
     with app.extensions["database"].transaction() as first:
-        first.execute(idempotency.TRY_LOCK, {"key": "k"})
+        with app.test_request_context("/lab/parcels", method="POST"):
+            first.execute(idempotency.TRY_LOCK, {"key": idempotency.stored_key("k")})
         response = send(client, "k")
+        other = send(client, "k", "Bearer bob", reference="P-2")
     assert (response.status_code, "still running" in response.get_json()["detail"]) == (409, True)
+    assert other.status_code == 201
 
 
 def test_one_key_sent_by_many_at_once_makes_one_row(

@@ -5,7 +5,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import orjson
 import sqlalchemy as sa
+from flask import g, request
 from pydantic import BaseModel, Field
 from sqlalchemy import Connection
 from werkzeug.exceptions import Conflict, UnprocessableEntity
@@ -22,7 +24,7 @@ metadata = sa.MetaData()
 KEYS = sa.Table(
     "idempotency_keys",
     metadata,
-    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),  # as `stored_key` makes it
     sa.Column("fingerprint", sa.LargeBinary, nullable=False),
     sa.Column("location", sa.Text, nullable=False),
     sa.Column("answer", sa.Text, nullable=False),
@@ -53,6 +55,20 @@ class IdempotencyKey(Model):
     )
 
 
+def caller() -> str:
+    """Return who sends the request: `g.caller`, which authentication may set, or the credentials.
+
+    With renewed credentials a repetition is a new request, which is better than another's answer.
+    """
+    return str(g.get("caller") or request.headers.get("Authorization", ""))
+
+
+def stored_key(key: str) -> str:
+    """Return what stands for the key of this caller, method and path: a digest of all."""
+    parts = orjson.dumps([caller(), request.method, request.path, key])
+    return hashlib.sha256(parts).hexdigest()
+
+
 def run_once(
     connection: Connection,
     headers: IdempotencyKey,
@@ -62,12 +78,12 @@ def run_once(
 ) -> Created[T]:
     """Return what `create` returns, or returned for this key; call it inside a transaction.
 
-    Raise Conflict while the first request runs, UnprocessableEntity where it had another body.
+    Raise Conflict while the first request runs, UnprocessableEntity where it was another.
     """
-    key = headers.idempotency_key
-    if key is None:
+    if headers.idempotency_key is None:
         return create()
-    identity = f"{type(body).__qualname__} {body.model_dump_json()}"
+    key = stored_key(headers.idempotency_key)
+    identity = f"{request.query_string!r} {type(body).__qualname__} {body.model_dump_json()}"
     fingerprint = hashlib.sha256(identity.encode()).digest()
     if connection.dialect.name == "postgresql" and not connection.scalar(TRY_LOCK, {"key": key}):
         raise Conflict("The first request with this Idempotency-Key is still running.")
