@@ -114,8 +114,8 @@ def list_parcels(query: ParcelsQuery) -> Reply[Parcels]:
     select = sa.select(TABLE).order_by(TABLE.c.id).limit(query.limit + 1)
     if query.weight is not None:
         select = select.where(TABLE.c.weight == query.weight)
-    if after := query.position():
-        select = select.where(TABLE.c.id > uuid.UUID(after[0]))
+    if after := query.position(uuid.UUID):
+        select = select.where(TABLE.c.id > after[0])
     with database.read() as connection:
         found = [Parcel(*row) for row in connection.execute(select)]
     items = found[: query.limit]

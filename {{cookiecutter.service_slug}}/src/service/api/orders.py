@@ -80,7 +80,7 @@ def list_orders(query: OrdersQuery) -> Reply[Orders]:
     """List orders; the Link header leads to the next page."""
     filters = {name: getattr(query, name) for name in storage.FILTERS}
     filters = {name: value for name, value in filters.items() if value is not None}
-    after = query.position()
+    after = query.position(storage.SORTS[query.sort].parse, UUID)
     with database.read() as connection:
         found = storage.list_page(connection, query.sort, filters, after, query.limit + 1)
     items = found[: query.limit]

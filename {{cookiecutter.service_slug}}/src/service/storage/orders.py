@@ -1,12 +1,12 @@
 """The table of orders and its statements, which are made once."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
+from pydantic import AwareDatetime, TypeAdapter
 from sqlalchemy import Connection
 
 from service.chassis.data.types import UtcDateTime
@@ -41,9 +41,10 @@ class Sort(NamedTuple):
     parse: Callable[[Any], Any]  # the column's value from a cursor's JSON
 
 
+TIME = TypeAdapter(AwareDatetime).validate_python
 SORTS = {
-    "created_at": Sort("created_at", False, datetime.fromisoformat),
-    "-created_at": Sort("created_at", True, datetime.fromisoformat),
+    "created_at": Sort("created_at", False, TIME),
+    "-created_at": Sort("created_at", True, TIME),
     "quantity": Sort("quantity", False, int),
     "-quantity": Sort("quantity", True, int),
 }
@@ -96,10 +97,10 @@ def list_page(
     after: list[Any] | None,
     limit: int,
 ) -> list[Order]:
-    """Return up to `limit` orders after a position, which is what `position` returned, as JSON."""
+    """Return up to `limit` orders after a position, which is what `position` returned."""
     parameters: dict[str, Any] = {**filters, "limit": limit}
     if after:
-        parameters |= {"value": SORTS[sort].parse(after[0]), "id": UUID(after[1])}
+        parameters |= {"value": after[0], "id": after[1]}
     select = _select_page(sort, tuple(filters), after is not None)
     return [Order(*row) for row in connection.execute(select, parameters)]
 

@@ -1,14 +1,18 @@
 """Pages: a cursor leads through the whole list, and through no other."""
 
+import logging
+from base64 import urlsafe_b64encode
 from typing import Any
+from urllib.parse import urlsplit
 
 import parcels
 import pytest
 from flask.testing import FlaskClient
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from sqlalchemy import Connection
 from werkzeug.test import TestResponse
 
+from service.chassis.http.application import Application
 from service.chassis.resources.pagination import make_cursor_key
 from service.settings import Settings
 
@@ -58,6 +62,26 @@ def test_a_cursor_continues_no_other_list(client: FlaskClient) -> None:
     assert client.get(f"{link}&weight=1").status_code == 422
 
 
+@pytest.mark.usefixtures("stored")
+def test_a_cursor_continues_no_list_of_another_route(app: Application, client: FlaskClient) -> None:
+    app.add_url_rule("/other", view_func=app.view_functions["parcels.list_parcels"])
+    query = urlsplit(next_page(client.get("/lab/parcels?limit=1")) or "").query
+    answers = [client.get(f"{path}?{query}").status_code for path in ("/lab/parcels", "/other")]
+    assert answers == [200, 422]
+
+
+@pytest.mark.usefixtures("connection")
+@pytest.mark.parametrize("payload", ["", "not json", "0", "[]", "{}", "[5]", '["x"]', '["x", "y"]'])
+def test_a_position_that_is_signed_and_yet_none_is_refused(
+    app: Application, client: FlaskClient, payload: str
+) -> None:
+    with app.test_request_context("/lab/parcels"):
+        sealed = parcels.ParcelsQuery()._sign(payload.encode()) + payload.encode()
+    cursor = urlsafe_b64encode(sealed).decode()
+    response = client.get("/lab/parcels", query_string={"cursor": cursor})
+    assert (response.status_code, response.get_json()["errors"][0]["parameter"]) == (422, "cursor")
+
+
 @pytest.mark.parametrize("limit", ["0", "101", "1e9"])
 def test_a_limit_out_of_bounds_is_refused(client: FlaskClient, limit: str) -> None:
     assert client.get(f"/lab/parcels?limit={limit}").status_code == 422
@@ -77,11 +101,23 @@ def test_replicas_of_one_database_sign_cursors_alike() -> None:
 
 
 def test_a_key_that_is_set_signs_the_cursors() -> None:
-    assert keys("a", "b", cursor_key=SecretStr("mine")) == {b"mine"}
+    assert keys("a", "b", cursor_key=SecretStr("m" * 16)) == {b"m" * 16}
 
 
-def test_without_a_url_each_process_signs_with_a_key_of_its_own(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_key_that_can_be_guessed_is_refused() -> None:
+    with pytest.raises(ValidationError, match="at least 16"):
+        Settings(cursor_key=SecretStr("mine"))
+
+
+@pytest.mark.parametrize(
+    ("url", "is_warned_of"),
+    [("", False), ("sqlite:////data/x.db", False), ("postgresql://user@host/name", True)],
+)
+def test_without_a_password_each_process_signs_with_a_key_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, url: str, is_warned_of: bool
 ) -> None:
-    monkeypatch.delenv("DATABASE_URL")
-    assert make_cursor_key(Settings()) != make_cursor_key(Settings())
+    monkeypatch.setenv("DATABASE_URL", url)
+    with caplog.at_level(logging.WARNING):
+        key = make_cursor_key(Settings())
+    assert key != make_cursor_key(Settings())
+    assert ("set CURSOR_KEY" in caplog.text) is is_warned_of

@@ -37,5 +37,8 @@ class DatabaseSettings(EnvironmentSettings):
         description="Statement timeout in seconds, of which 0.4 for a lock; then 503",
     )
     cursor_key: SecretStr | None = Field(
-        None, description="Signs the cursors of lists; unset: derived from URL and password"
+        None,
+        min_length=16,
+        description="Signs the cursors of lists; unset: derived from the database's password,"
+        " or random at each start",
     )
