@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urljoin
 
 from tests.docker.containers import status
 
@@ -28,6 +29,12 @@ class Answer:
     headers: http.client.HTTPMessage
     body: bytes
     seconds: float
+    path: str
+
+    @property
+    def location(self) -> str:
+        """The path that its Location leads to."""
+        return urljoin(self.path, self.headers["Location"])
 
     def json(self) -> Any:
         """The body, which must be JSON."""
@@ -58,7 +65,8 @@ class Client:
         try:
             self._connection.request(method, path, data, given)
             reply = self._connection.getresponse()
-            return Answer(reply.status, reply.headers, reply.read(), time.monotonic() - started)
+            content = reply.read()
+            return Answer(reply.status, reply.headers, content, time.monotonic() - started, path)
         except BaseException:
             self.close()
             raise

@@ -105,7 +105,7 @@ def live(client: Client) -> Answer:
     made = client("POST", "/v1/orders", TEA | {"reference": uuid.uuid4().hex})
     if made.status != 201:
         return made
-    location = made.headers["Location"]
+    location = made.location
     replaced = TEA | {"reference": uuid.uuid4().hex}
     for method, body in (("GET", None), ("PUT", replaced), ("PATCH", {"quantity": 3})):
         headers = {} if body is None else {"If-Match": "*"}

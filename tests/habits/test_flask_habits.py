@@ -79,6 +79,13 @@ def with_merged_slashes(monkeypatch: pytest.MonkeyPatch) -> Flask:
     return app
 
 
+def with_absolute_redirects(_monkeypatch: pytest.MonkeyPatch) -> Flask:
+    """Make the application as if app.py said `app.redirects_relatively = False`."""
+    app = create_app()
+    app.redirects_relatively = False
+    return app
+
+
 @dataclass(frozen=True)
 class Kept:
     """A difference that is kept: what is seen in Flask and in the service, and the way back."""
@@ -109,6 +116,13 @@ KEPT = {
     "a_doubled_slash": Kept(
         "a doubled slash is 404", [200, 200, 308], [200, 404, 404], with_merged_slashes
     ),
+    "a_redirect_to_the_slash": Kept(
+        "a redirect to a path's slash is relative",
+        (308, "http://localhost/page/?a=1", "text/html; charset=utf-8"),
+        (308, "page/?a=1", "text/html; charset=utf-8"),
+        with_absolute_redirects,
+    ),
+    "the_root": Kept("`/` leads to `/docs/`", 404, 302, without("openapi")),
     "the_address_of_a_static_file": Kept(
         STATIC, "/static/a.css", "raised BuildError", with_static_folder
     ),

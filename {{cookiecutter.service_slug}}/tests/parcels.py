@@ -103,7 +103,7 @@ def send(body: NewParcel, headers: IdempotencyKey) -> Created[ParcelBody]:
     def create() -> Created[ParcelBody]:
         parcel = make(body.reference, body.weight)
         insert(connection, parcel)
-        return Created(to_body(parcel), {"Location": f"/lab/parcels/{parcel.id}"})
+        return Created(to_body(parcel), {"Location": f"parcels/{parcel.id}"})
 
     with database.transaction() as connection:
         return idempotency.run_once(connection, headers, body, ParcelBody, create)

@@ -113,7 +113,7 @@ def a_redirect(app: Flask) -> object:
 def a_redirect_to_the_slash(app: Flask) -> object:
     app.add_url_rule("/page/", view_func=lambda: "text")
     answer = app.test_client().get("/page?a=1")
-    return answer.status_code, answer.location, answer.content_type, answer.data
+    return answer.status_code, answer.location, answer.content_type
 
 
 @habit

@@ -20,6 +20,23 @@ def a_doubled_slash(app: Flask) -> object:
 
 
 @habit
+def a_path_that_lacks_its_slash_and_is_followed(app: Flask) -> object:
+    app.add_url_rule("/page/", view_func=lambda: request.query_string)
+    return app.test_client().get("/page?b=1", follow_redirects=True).text
+
+
+@habit
+def the_root(app: Flask) -> object:
+    return app.test_client().get("/").status_code
+
+
+@habit
+def a_view_of_the_root(app: Flask) -> object:
+    app.add_url_rule("/", view_func=lambda: "text")
+    return app.test_client().get("/").text
+
+
+@habit
 def a_slash_that_does_not_matter(app: Flask) -> object:
     app.url_map.strict_slashes = False
     app.add_url_rule("/page/", view_func=lambda: "text")

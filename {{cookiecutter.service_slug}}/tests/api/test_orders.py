@@ -1,9 +1,11 @@
 """The resource with a database: its rules, its views as functions, its routes over HTTP."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urljoin
 from urllib.parse import urlsplit
 from uuid import UUID
 from uuid import uuid4
@@ -39,8 +41,13 @@ def counted(connection: Connection) -> int | None:
 
 
 def next_page(response: TestResponse) -> str | None:
-    link = response.headers.get("Link")
-    return link.partition("<")[2].partition(">")[0] if link else None
+    link = re.match("<(.*)>", response.headers.get("Link", ""))
+    return urljoin(response.request.path, link[1]) if link else None
+
+
+def located(response: TestResponse) -> str:
+    """Where the order is, from where it was placed."""
+    return urljoin(response.request.path, response.headers["Location"])
 
 
 def walk(client: FlaskClient, url: str) -> list[dict[str, Any]]:
@@ -94,7 +101,16 @@ def test_a_view_aborts_where_there_is_no_order() -> None:
 def test_a_placed_order_is_where_its_location_says(client: FlaskClient) -> None:
     placed = place(client)
     assert placed.status_code == 201
-    assert client.get(placed.headers["Location"]).get_json() == placed.get_json()
+    assert client.get(located(placed)).get_json() == placed.get_json()
+
+
+def test_addresses_hold_behind_a_gateway_that_strips_a_prefix(client: FlaskClient) -> None:
+    placed = place(client)
+    place(client)
+    link = client.get("/v1/orders?limit=1&sort=-quantity").headers["Link"]
+    there = "https://example.org/shop/v1/orders"
+    assert urljoin(there, placed.headers["Location"]) == f"{there}/{placed.get_json()['id']}"
+    assert re.match(r"<\?limit=1&sort=-quantity&cursor=[\w%-]+>; rel=\"next\"$", link)
 
 
 def test_a_reference_that_is_taken_is_a_conflict(client: FlaskClient) -> None:
@@ -127,7 +143,7 @@ def test_hostile_values_are_problems(client: FlaskClient, reference: object) -> 
 
 @pytest.mark.parametrize("note", ["'; DROP TABLE orders; --", "%s %(x)s :x", "\\", "\u202e 🚀"])
 def test_text_comes_back_as_it_was_sent(client: FlaskClient, note: str) -> None:
-    assert client.get(place(client, note=note).headers["Location"]).get_json()["note"] == note
+    assert client.get(located(place(client, note=note))).get_json()["note"] == note
 
 
 @pytest.mark.parametrize("number", ["1", "x" * 5000, "%00", str(uuid4())])
@@ -180,7 +196,7 @@ def test_a_cursor_continues_no_other_list(client: FlaskClient) -> None:
 
 
 def test_what_the_client_has_is_not_sent_again(client: FlaskClient) -> None:
-    location = place(client).headers["Location"]
+    location = located(place(client))
     etag = client.get(location).headers["ETag"]
     response = client.get(location, headers={"If-None-Match": etag})
     assert (response.status_code, response.data, response.headers["ETag"]) == (304, b"", etag)
@@ -194,14 +210,12 @@ def test_a_change_needs_the_etag(
     client: FlaskClient, method: str, headers: dict[str, str], status: int
 ) -> None:
     body = None if method == "delete" else TEA
-    response = client.open(
-        place(client).headers["Location"], method=method, headers=headers, json=body
-    )
+    response = client.open(located(place(client)), method=method, headers=headers, json=body)
     assert response.status_code == status
 
 
 def test_a_replaced_order_has_a_new_etag(client: FlaskClient) -> None:
-    location = place(client).headers["Location"]
+    location = located(place(client))
     response = client.put(location, json=TEA | {"quantity": 3}, headers={"If-Match": '"1"'})
     assert (
         response.status_code,
@@ -213,12 +227,12 @@ def test_a_replaced_order_has_a_new_etag(client: FlaskClient) -> None:
 def test_a_patch_changes_only_what_it_names(client: FlaskClient) -> None:
     placed = place(client, note="soon")
     headers = {"If-Match": "*", "Content-Type": "application/merge-patch+json"}
-    response = client.patch(placed.headers["Location"], data='{"quantity": 1}', headers=headers)
+    response = client.patch(located(placed), data='{"quantity": 1}', headers=headers)
     assert response.get_json() == placed.get_json() | {"quantity": 1, "amount_cents": 425}
 
 
 def test_null_in_a_patch_removes(client: FlaskClient) -> None:
-    location = place(client, note="soon").headers["Location"]
+    location = located(place(client, note="soon"))
     assert (
         client.patch(location, json={"note": None}, headers={"If-Match": "*"}).get_json()["note"]
         is None
@@ -226,12 +240,12 @@ def test_null_in_a_patch_removes(client: FlaskClient) -> None:
 
 
 def test_a_shipped_order_conflicts_with_a_change(client: FlaskClient) -> None:
-    location = place(client, status="shipped").headers["Location"]
+    location = located(place(client, status="shipped"))
     assert client.patch(location, json={}, headers={"If-Match": "*"}).status_code == 409
 
 
 def test_a_deleted_order_is_gone(client: FlaskClient) -> None:
-    location = place(client).headers["Location"]
+    location = located(place(client))
     assert client.delete(location, headers={"If-Match": '"1"'}).status_code == 204
     assert client.get(location).status_code == 404
 
@@ -258,7 +272,7 @@ def test_a_request_that_failed_leaves_its_key_free(client: FlaskClient) -> None:
 
 
 def test_no_change_is_lost_among_many_at_once(app: Application) -> None:
-    location = place(app.test_client(), quantity=1).headers["Location"]
+    location = located(place(app.test_client(), quantity=1))
 
     def increment(_: int) -> bool:
         client = app.test_client()

@@ -140,7 +140,7 @@ def handle_shipped(_error: orders.ShippedError) -> Any:
 def _create(connection: Connection, body: NewOrder) -> Created[Order]:
     order = orders.place(to_draft(body))
     storage.insert(connection, order)
-    return Created(to_response(order), {"Location": f"/v1/orders/{order.id}"})
+    return Created(to_response(order), {"Location": f"orders/{order.id}"})
 
 
 def _update(

@@ -836,6 +836,30 @@ def test_a_doubled_slash_is_404(path: str) -> None:
     assert call(app, environ_overrides={"PATH_INFO": path})[0] == 404
 
 
+@pytest.mark.parametrize(
+    ("url", "location"),
+    [
+        ("/a/tea", "tea/"),
+        ("/a/tea?b=%C3%A9&c=/?", "tea/?b=%C3%A9&c=/?"),
+        ("/a/x:%C3%A9%3F", "x%3A%C3%A9%3F/"),
+    ],
+)
+def test_a_path_without_its_slash_leads_to_it_from_where_it_is(url: str, location: str) -> None:
+    app = make_chain()
+    app.add_url_rule("/a/<name>/", "a", lambda name: name)
+    status, headers, body = call(app, url, headers={"Host": "evil.example"})
+    assert (status, headers["Location"]) == (308, location)
+    assert b"evil" not in body
+
+
+def test_a_redirect_to_another_path_is_that_of_flask() -> None:
+    app = make_chain()
+    app.add_url_rule("/new/<name>/", "new", lambda name: name)
+    app.add_url_rule("/old", "old", redirect_to="/new/tea/")
+    _, headers, _ = call(app, "/old")
+    assert headers["Location"] == "http://localhost/new/tea/"
+
+
 def test_doubled_slashes_can_be_merged() -> None:
     app = make_chain()
     app.url_map.merge_slashes = True

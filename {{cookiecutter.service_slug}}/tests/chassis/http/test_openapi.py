@@ -3,10 +3,11 @@
 import json
 import re
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 import schemathesis
-from flask import Blueprint
+from flask import Blueprint, abort
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck
 from hypothesis import settings
@@ -203,6 +204,27 @@ def test_an_asset_is_sent_once(client: FlaskClient) -> None:
     tag = client.get("/docs/swagger-ui.css").headers["ETag"]
     answer = client.get("/docs/swagger-ui.css", headers={"If-None-Match": tag})
     assert answer.status_code == 304
+
+
+def test_the_root_leads_to_the_page() -> None:
+    app = lab_app()
+    openapi.init_app(app)
+    answer = app.test_client().get("/")
+    assert (answer.status_code, answer.headers["Location"]) == (302, "docs/")
+    problem(app.test_client().post("/"), 404)
+
+
+@pytest.mark.parametrize(("method", "status"), [("GET", 404), ("POST", 405)])
+def test_a_view_of_the_root_comes_first(method: str, status: int) -> None:
+    app = lab_app()
+    openapi.init_app(app)
+    app.add_url_rule("/", "mine", lambda: abort(404), methods=[method])
+    problem(app.test_client().get("/"), status)
+
+
+def test_the_document_names_paths_from_its_own_address(document: dict[str, Any]) -> None:
+    address = "https://example.org/shop/openapi.json"
+    assert urljoin(address, document["servers"][0]["url"]) == "https://example.org/shop/"
 
 
 def test_the_page_has_no_other_files(client: FlaskClient) -> None:

@@ -1,8 +1,10 @@
 """Pages: a cursor leads through the whole list, and through no other."""
 
 import logging
+import re
 from base64 import urlsafe_b64encode
 from typing import Any
+from urllib.parse import urljoin
 from urllib.parse import urlsplit
 
 import parcels
@@ -27,8 +29,8 @@ def stored(connection: Connection) -> list[str]:
 
 
 def next_page(response: TestResponse) -> str | None:
-    link = response.headers.get("Link")
-    return link.partition("<")[2].partition(">")[0] if link else None
+    link = re.match("<(.*)>", response.headers.get("Link", ""))
+    return urljoin(response.request.path, link[1]) if link else None
 
 
 def test_a_list_walked_page_by_page_is_whole_and_in_order(

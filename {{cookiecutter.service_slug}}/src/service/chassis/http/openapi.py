@@ -14,6 +14,7 @@ from werkzeug.routing import BaseConverter
 from werkzeug.routing import Rule
 
 from service.chassis.http import docs
+from service.chassis.http.application import Application
 from service.chassis.http.problems import MEDIA_TYPE, Problem
 from service.chassis.http.routes import VARIABLE, TypedView
 from service.chassis.http.validation import header_name
@@ -59,6 +60,7 @@ def make_document(app: Flask, title: str, version: str, description: str) -> Jso
     return {
         "openapi": "3.1.1",
         "info": {"title": title, "version": version, "description": description},
+        "servers": [{"url": "."}],  # from the document's own address, whatever a gateway makes it
         "paths": paths,
         "components": {"schemas": models, "responses": {"Problem": problem}},
     }
@@ -156,7 +158,7 @@ def _responses(rule: Rule, view: TypedView, schemas: Schemas) -> Json:
     return {str(view.status): answer, **others, "default": PROBLEM}
 
 
-def init_app(app: Flask) -> None:
+def init_app(app: Application) -> None:
     """Serve the document and its page; call it when every blueprint is registered."""
     document = make_document(app, PROJECT.title, PROJECT.version, PROJECT.description)
     data = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
@@ -165,3 +167,4 @@ def init_app(app: Flask) -> None:
         "/openapi.json", "openapi", lambda: Response(data, content_type="application/json")
     )
     app.register_blueprint(docs.make_blueprint(PROJECT.title))
+    app.home = "docs/"

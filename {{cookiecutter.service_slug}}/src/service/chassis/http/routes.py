@@ -39,7 +39,7 @@ class Reply(t.Generic[T]):
 
 
 class Created(Reply[T]):
-    """201: `headers` should give the new resource's Location."""
+    """201: `headers` should give the new resource's Location, from the request's own address."""
 
     status = 201
 

@@ -56,8 +56,7 @@ class PageQuery(Model):
         payload = orjson.dumps(values)
         cursor = urlsafe_b64encode(self._sign(payload) + payload).decode()
         query = [item for item in request.args.items(multi=True) if item[0] != "cursor"]
-        target = f"{request.path}?{urlencode([*query, ('cursor', cursor)])}"
-        return {"Link": f'<{target}>; rel="next"'}
+        return {"Link": f'<?{urlencode([*query, ("cursor", cursor)])}>; rel="next"'}
 
     def _open(self, cursor: str) -> bytes:
         sealed = urlsafe_b64decode(cursor.encode("ascii"))
