@@ -73,6 +73,11 @@ def ids(app: Application, _capture: Capture) -> bool:
     return "X-Request-ID" in ask(app, "/none").headers
 
 
+def cors(app: Application, _capture: Capture) -> bool:
+    answer = ask(app, "/none", headers={"Origin": "https://front.example"})
+    return "Access-Control-Allow-Origin" in answer.headers
+
+
 def body_limit(app: Application, _capture: Capture) -> bool:
     return ask(app, "/echo", method="POST", data=b" " * 5000).status_code == 413
 
@@ -113,6 +118,7 @@ FEATURES: dict[str, Feature] = {
         connections,  # only-if: database == "postgresql"
         probes,
         ids,
+        cors,
         body_limit,
         body_timeout,
         one_path,
@@ -129,6 +135,7 @@ CHAIN = {
     "admission",
     "containment",
     "environment",
+    "cors",
     "ids",
     "probes",
 }
@@ -150,6 +157,7 @@ LOST_FROM_CHAIN = {
     "refuse_leading_slashes": {"one_path"},
     "Containment": {"containment"},
     "Admission": {"admission"},
+    "allow_origins": {"cors"},
     "Access": {"ids"} | RECORDS,
     "hide_process_environment": {"environment"},
     "Probes": {"probes", "metrics"},
@@ -205,6 +213,7 @@ def chosen(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Settings:
         {
             "concurrency": 4,
             "max_body_size": 4096,
+            "cors_allowed_origins": "https://front.example",
             "request_timeout": 1e-9,
             "otel_exporter_otlp_endpoint": collector.url,
             "log_format": "json",

@@ -17,6 +17,7 @@ from service.chassis.http import problems
 from service.chassis.http.access import ROUTE
 from service.chassis.http.access import Access
 from service.chassis.http.application import Application
+from service.chassis.http.cors import allow_origins
 from service.chassis.http.probes import Probes
 from service.chassis.server.settings import ServerSettings
 from service.chassis.telemetry import metrics
@@ -251,6 +252,7 @@ def init_app(app: Application, settings: ServerSettings) -> None:
     handler = BodyTimeout(handler, settings.request_timeout, settings.max_body_size)
     handler = Containment(handler, app)
     handler = Admission(handler, settings.concurrency, app.telemetry.registry)
+    handler = allow_origins(handler, settings.cors_allowed_origins or "")
     handler = Access(handler, app.readiness, app.telemetry)
     handler = hide_process_environment(handler)
     handler = Probes(handler, app.readiness, app.telemetry)

@@ -2,10 +2,11 @@
 
 import math
 import os
+import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from service.chassis.settings import EnvironmentSettings
 
@@ -14,6 +15,8 @@ CGROUP = Path("/sys/fs/cgroup")
 MIB = 1024 * 1024
 REQUESTS_PER_CPU = 4
 BASE_MEMORY = 90 * MIB  # of the service without requests
+# As browsers send it: in small letters, and without the port that its scheme has by default.
+ORIGIN = re.compile(r"(?!https:.*:443$|http:.*:80$)[a-z][a-z0-9+.-]*://[a-z0-9._:[\]-]+")
 BODY_FACTOR = 2.2  # memory that a request takes, in sizes of its body
 
 
@@ -44,6 +47,13 @@ def _concurrency(settings: dict[str, Any]) -> int:
     return default_concurrency(settings.get("max_body_size", MAX_BODY_SIZE))
 
 
+def _check_origins(text: str | None) -> str | None:
+    for origin in filter(None, map(str.strip, (text or "").split(","))):
+        if origin != "*" and not ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is no origin; write `https://example.org,...` or `*`")
+    return text
+
+
 class ServerSettings(EnvironmentSettings):
     """Where the server listens, what it admits and how it stops."""
 
@@ -72,4 +82,7 @@ class ServerSettings(EnvironmentSettings):
     )
     shutdown_grace: int = Field(
         20, ge=1, le=3600, description="Seconds for requests in flight to finish after that"
+    )
+    cors_allowed_origins: Annotated[str | None, AfterValidator(_check_origins)] = Field(
+        None, description="Origins whose pages may use it: `https://example.org,...` or `*`"
     )
