@@ -8,6 +8,7 @@ if __name__ == "__main__":
 import ast
 import contextlib
 import json
+import re
 import secrets
 import shutil
 import subprocess
@@ -166,6 +167,15 @@ def git(folder: Path, *arguments: str) -> str | None:
     return None
 
 
+def without_credentials(address: str) -> str:
+    """Return a repository's address without a token, which the new one would keep for ever.
+
+    The user stays in an ssh address, which is wrong without it.
+    """
+    address = re.sub(r"^(ssh://[^/:@]*):[^/]*@", r"\1@", address)
+    return re.sub(r"^((?!ssh:)[\w+.-]+://)[^/?#]*@", r"\1", address)
+
+
 def record(root: Path, answers: Mapping[str, Any], template: Path) -> str | None:
     """Write `.cruft.json`, by which `cruft update` knows the version; return why if it can't."""
     if git(template, "rev-parse", "--show-prefix") != "":
@@ -173,8 +183,9 @@ def record(root: Path, answers: Mapping[str, Any], template: Path) -> str | None
     if git(template, "status", "--porcelain") != "":
         return "the template has uncommitted changes"
     given = {name: value for name, value in answers.items() if not name.startswith("_")}
+    origin = git(template, "remote", "get-url", "origin")
     state = {
-        "template": git(template, "remote", "get-url", "origin") or str(template),
+        "template": without_credentials(origin) if origin else str(template),
         "commit": git(template, "rev-parse", "HEAD"),
         "checkout": answers.get("_checkout"),
         "context": {"cookiecutter": given},

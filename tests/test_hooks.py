@@ -117,6 +117,28 @@ def test_the_record_prefers_the_address_that_the_template_was_cloned_from(tmp_pa
     assert '"https://example.org/template.git"' in text
 
 
+@pytest.mark.parametrize(
+    ("address", "recorded"),
+    [
+        ("https://oauth2:glpat-TOKEN@example.org/a/t.git", "https://example.org/a/t.git"),
+        ("https://TOKEN@example.org:8443/t.git", "https://example.org:8443/t.git"),
+        ("http://user:p@ss@example.org/t@v1.git", "http://example.org/t@v1.git"),
+        ("ssh://git:TOKEN@example.org:22/t.git", "ssh://git@example.org:22/t.git"),
+        ("ssh://git@example.org/t.git", "ssh://git@example.org/t.git"),
+        ("git@example.org:a/t.git", "git@example.org:a/t.git"),
+        ("/home/a:b@c/t", "/home/a:b@c/t"),
+        ("file:///srv/t@1.git", "file:///srv/t@1.git"),
+        ("https://example.org/~a@b/t.git", "https://example.org/~a@b/t.git"),
+    ],
+)
+def test_the_record_holds_no_credentials(tmp_path: Path, address: str, recorded: str) -> None:
+    template = repository(tmp_path / "template")
+    hook.git(template, "remote", "add", "origin", address)
+    hook.record(tmp_path, ANSWERS, template)
+    state = json.loads((tmp_path / ".cruft.json").read_text(encoding="utf-8"))
+    assert state["template"] == recorded
+
+
 def test_a_template_named_by_a_relative_path_is_recorded(
     template: Path, user_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
