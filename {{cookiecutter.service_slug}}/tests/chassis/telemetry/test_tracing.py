@@ -165,6 +165,22 @@ def test_a_collector_that_takes_too_long_is_given_up(collector: Collector, make:
     wait_until(lambda: collector.asked > 1)
 
 
+@pytest.mark.parametrize("name", ["", "TRACES_"])
+@pytest.mark.parametrize("credentials", ["user:topsecret", "topsecret", ":topsecret"])
+def test_credentials_in_a_collectors_address_are_refused_and_not_shown(
+    name: str,
+    credentials: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}ENDPOINT", f"http://{credentials}@collector:4318")
+    with pytest.raises(SystemExit, match="2"):
+        Settings.load()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"configuration: OTEL_EXPORTER_OTLP_{name}ENDPOINT: ")
+    assert ("topsecret" in line, "OTEL_EXPORTER_OTLP_HEADERS" in line) == (False, True)
+
+
 @pytest.mark.parametrize("value", ["abc", "=ab"])
 @pytest.mark.parametrize("name", ["otel_exporter_otlp_headers", "otel_resource_attributes"])
 def test_what_is_no_list_of_pairs_is_refused(name: str, value: str) -> None:

@@ -40,6 +40,16 @@ def _check_headers(headers: SecretStr | None) -> SecretStr | None:
     return headers
 
 
+def _check_collector(url: HttpUrl | None) -> HttpUrl | None:
+    """Refuse credentials where logs and `config` would show them."""
+    if url and (url.username or url.password):
+        raise ValueError("must not hold credentials; set OTEL_EXPORTER_OTLP_HEADERS")
+    return url
+
+
+Collector = Annotated[HttpUrl | None, AfterValidator(_check_collector)]
+
+
 def has_sdk() -> bool:
     """Return whether OpenTelemetry's SDK is loaded, which takes all of its variables."""
     return "opentelemetry.sdk" in sys.modules
@@ -81,11 +91,11 @@ class TelemetrySettings(EnvironmentSettings):
     otel_sdk_disabled: bool = Field(
         False, description="Disables tracing; overrides the other `OTEL_*` settings"
     )
-    otel_exporter_otlp_endpoint: HttpUrl | None = Field(
+    otel_exporter_otlp_endpoint: Collector = Field(
         None,
         description="Collector, OTLP over HTTP, as in `http://collector:4318`; unset: no traces",
     )
-    otel_exporter_otlp_traces_endpoint: HttpUrl | None = Field(
+    otel_exporter_otlp_traces_endpoint: Collector = Field(
         None, description="Full URL for traces, instead of the collector's"
     )
     otel_traces_exporter: Annotated[str, one_of("otlp", "none")] = Field(
