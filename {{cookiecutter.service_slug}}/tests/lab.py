@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Literal
 
 import pytest
@@ -67,6 +67,21 @@ class Match(Model):
     if_match: Annotated[str, Field(max_length=10)] | None = None
 
 
+class Stay(Model):
+    start: date = Field(alias="from")
+    nights: int = 1
+    note: str | MISSING = MISSING
+
+
+class StaysQuery(Model):
+    start: date | None = Field(None, alias="from")
+    days: list[date] = Field(default_factory=list, alias="day")
+
+
+class StaysHeaders(Model):
+    agent: str | None = Field(None, alias="X-Agent")
+
+
 class Default(Model):
     default: str
     type: str = "plain"
@@ -123,6 +138,17 @@ def search(query: Search) -> Thing:
 @routes.post("/jobs")
 def start_job(body: Default) -> Created[Thing]:
     return Created(Thing(name=body.default + body.type, colour=Colour.RED))
+
+
+@routes.post("/stays")
+def book_stay(body: Stay) -> Stay:
+    return Stay(start=body.start, note="booked")
+
+
+@routes.get("/stays")
+def list_stays(query: StaysQuery, headers: StaysHeaders) -> list[Stay]:
+    days = [day for day in (query.start, *query.days) if day]
+    return [Stay(start=day, note=headers.agent or "") for day in days]
 
 
 @routes.get("/things")

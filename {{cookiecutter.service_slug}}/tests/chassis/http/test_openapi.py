@@ -67,6 +67,7 @@ def test_the_document_describes_every_method_and_no_other(document: dict[str, An
         "/lab/items": {"get", "post", "put"},
         "/lab/items/{number}": {"patch", "delete"},
         "/lab/jobs": {"post"},
+        "/lab/stays": {"get", "post"},
         "/lab/things": {"get"},
         "/lab/things/{name}": {"get"},
         "/lab/raw/": {"get"},
@@ -153,10 +154,20 @@ def test_the_document_gives_path_and_header_their_names(document: dict[str, Any]
     assert match["schema"] == {"maxLength": 10, **TEXT}
 
 
+def test_the_document_gives_fields_and_parameters_their_aliases(document: dict[str, Any]) -> None:
+    parameters = document["paths"]["/lab/stays"]["get"]["parameters"]
+    assert [parameter["name"] for parameter in parameters] == ["from", "day", "X-Agent"]
+    assert set(document["components"]["schemas"]["Stay"]["properties"]) == {
+        "from",
+        "nights",
+        "note",
+    }
+
+
 def test_the_document_has_each_model_once_and_no_parameters_among_them(
     document: dict[str, Any],
 ) -> None:
-    models = "Box Change Colour Default Item Problem ProblemError Thing Tube"
+    models = "Box Change Colour Default Item Problem ProblemError Stay Thing Tube"
     assert " ".join(sorted(document["components"]["schemas"])) == models
 
 

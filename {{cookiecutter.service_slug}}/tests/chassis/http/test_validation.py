@@ -1,17 +1,23 @@
 """What comes in: bodies, queries, headers and paths, and what is said of those that are wrong."""
 
+import enum
 import json
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Literal
 
 import pytest
 from flask.testing import FlaskClient
 from lab import ITEM
+from lab import Item
+from lab import Stay
 from lab import pointers
 from lab import post
 from lab import problem
-from pydantic import model_validator
+from pydantic import NaiveDatetime, create_model, model_validator
 
 from service.chassis.http.application import Application
-from service.chassis.http.validation import Invalid, Model, query_reader
+from service.chassis.http.validation import READERS, Invalid, Model, query_reader
 
 
 def test_a_right_body_comes_back_as_it_went_in(lab: FlaskClient) -> None:
@@ -204,3 +210,127 @@ def test_a_path_with_nul_is_not_found(lab: FlaskClient) -> None:
 def test_a_field_may_be_called_default_or_type(lab: FlaskClient) -> None:
     assert lab.post("/lab/jobs", json={"default": "a"}).get_json()["name"] == "aplain"
     assert pointers(lab.post("/lab/jobs", json={"default": "\0"})) == ["/default"]
+
+
+STAY = {"from": "2026-01-31"}
+BOOKED = STAY | {"nights": 1, "note": "booked"}
+
+
+def test_an_alias_is_the_name_in_requests_and_answers(lab: FlaskClient) -> None:
+    assert lab.post("/lab/stays", json=STAY).get_json() == BOOKED
+    url = "/lab/stays?from=2026-01-31&day=2026-02-01"
+    stays = lab.get(url, headers={"X-Agent": "me"}).get_json()
+    assert [(stay["from"], stay["note"]) for stay in stays] == [
+        ("2026-01-31", "me"),
+        ("2026-02-01", "me"),
+    ]
+
+
+def test_a_client_cannot_use_the_name_behind_an_alias(lab: FlaskClient) -> None:
+    assert pointers(lab.post("/lab/stays", json={"start": "2026-01-31"})) == ["/from", "/start"]
+    problem(lab.get("/lab/stays?start=2026-01-31"), 422)
+
+
+@pytest.mark.parametrize("name", ["from", "day"])
+def test_a_wrong_parameter_is_named_by_its_alias(lab: FlaskClient, name: str) -> None:
+    (error,) = lab.get(f"/lab/stays?{name}=1").get_json()["errors"]
+    expected = {"detail": "Input should be ISO 8601, such as 2026-01-31", "parameter": name}
+    assert error == expected
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+NAIVE = datetime.fromisoformat("2026-01-31T12:00:00")
+NOON = NAIVE.replace(tzinfo=UTC)
+FORMS: dict[Any, tuple[dict[str, Any], str]] = {
+    int: (
+        {"5": 5, "-5": -5, "0": 0, "9" * 30: 10**30 - 1},
+        " 5 |5.0|1_0|+5|05|1e3|0x5|true|\N{ARABIC-INDIC DIGIT THREE}|" + "9" * 5000,
+    ),
+    float: ({"1.5": 1.5, "5": 5.0, "-1e3": -1000.0}, "1_0| 1.5|.5|5.|inf|nan|1e999|on"),
+    bool: ({"true": True, "false": False, "True": True}, "on|off|yes|1|0|t|2|"),
+    Level: ({"1": Level.LOW}, "2|LOW|"),
+    Literal[1, 2]: ({"1": 1}, "3|a"),
+    int | None: ({"5": 5}, "5.0|null|"),
+    int | str: ({"5": "5", "a": "a"}, "\0"),
+    Decimal: ({"1.10": Decimal("1.10"), "5": Decimal(5)}, "x|nan|"),
+    date: (
+        {"2026-01-31": date(2026, 1, 31)},
+        "1|1.5|1735689600000|20260131|2026-02-30|2026-1-1|2026-01-31T00:00:00Z| 2026-01-31|now|",
+    ),
+    datetime: (
+        {
+            "2026-01-31T12:00:00Z": NOON,
+            "2026-01-31t12:00:00.000z": NOON,
+            "2026-01-31T13:00+01:00": NOON,
+        },
+        "1|1.5|2026-01-31|20260131T120000Z|2026-01-31T12:00:00|2026-01-31 12:00:00Z"
+        "|2026-01-31T25:00Z|2026-01-31T12:00:00 01:00",
+    ),
+    NaiveDatetime: ({"2026-01-31T12:00:00": NAIVE}, "1|2026-01-31T12:00:00Z"),
+    time: ({"12:30": time(12, 30), "12:30:15": time(12, 30, 15)}, "1|3600|12|12:60|24:30"),
+    timedelta: ({"PT1H": timedelta(hours=1), "P1D": timedelta(days=1)}, "1|3600|01:00|1 day|P"),
+}
+RIGHT = [(kind, text, value) for kind, (right, _) in FORMS.items() for text, value in right.items()]
+WRONG = [(kind, text) for kind, (_, wrong) in FORMS.items() for text in wrong.split("|")]
+IN_BODIES = (date, datetime, NaiveDatetime, time, timedelta)
+
+
+def read(kind: Any, place: str, value: Any) -> Any:
+    """Read a value of this kind from a query, a header or a body."""
+    hint = list[kind] if place == "list" else kind
+    model = create_model("One", __base__=Model, value=(hint, ...))
+    sent: dict[str, Any] = {
+        "query": {"query_string": {"value": value}},
+        "list": {"query_string": {"value": [value]}},
+        "headers": {"headers": {"value": value}},
+        "body": {"json": {"value": value}},
+    }
+    with Application(__name__).test_request_context(method="POST", **sent[place]):
+        found = READERS["query" if place == "list" else place](model)().value
+    return found[0] if place == "list" else found
+
+
+@pytest.mark.parametrize(("kind", "text", "value"), RIGHT)
+@pytest.mark.parametrize("place", ["query", "list", "headers"])
+def test_a_parameter_is_read_as_json_would_write_it(
+    kind: Any, text: str, value: Any, place: str
+) -> None:
+    found = read(kind, place, text)
+    assert (type(found), found) == (type(value), value)
+
+
+@pytest.mark.parametrize(("kind", "text"), WRONG)
+@pytest.mark.parametrize("place", ["query", "list"])
+def test_a_parameter_in_another_form_is_refused(kind: Any, text: str, place: str) -> None:
+    with pytest.raises(Invalid) as refusal:
+        read(kind, place, text)
+    assert refusal.value.errors[0]["parameter"] == "value"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(kind, text) for kind, text in WRONG if kind in IN_BODIES]
+    + [(kind, number) for kind in IN_BODIES for number in (1, 1.5, 1735689600000, True)],
+)
+def test_a_date_or_time_in_a_body_is_text_in_iso_8601(kind: Any, value: Any) -> None:
+    with pytest.raises(Invalid) as refusal:
+        read(kind, "body", value)
+    assert refusal.value.errors[0]["pointer"] == "/value"
+
+
+@pytest.mark.parametrize(("kind", "text", "value"), [row for row in RIGHT if row[0] in IN_BODIES])
+def test_a_date_or_time_in_a_body_is_read(kind: Any, text: str, value: Any) -> None:
+    assert read(kind, "body", text) == value
+
+
+def test_python_gives_fields_their_names_and_dates_as_objects() -> None:
+    stay = Stay.model_validate({"start": date(2026, 1, 31)})
+    assert Stay.model_validate(stay.model_dump()) == stay
+
+
+def test_an_answer_refuses_a_time_without_zone() -> None:
+    with pytest.raises(ValueError, match="timezone"):
+        Item.model_validate(ITEM | {"colour": "red", "at": NAIVE})

@@ -9,12 +9,14 @@ import pytest
 import sqlalchemy as sa
 from flask import g, request
 from flask.testing import FlaskClient
+from pydantic import Field
 from sqlalchemy import Connection
 from werkzeug.test import TestResponse
 
 from database import only_postgres
 from service.chassis.http.application import Application
 from service.chassis.http.routes import Created
+from service.chassis.http.validation import Model
 from service.chassis.resources import idempotency
 from service.chassis.resources.idempotency import IdempotencyKey
 
@@ -38,6 +40,35 @@ def test_a_repeated_request_gets_the_first_answer(
         first.headers["Location"],
     )
     assert parcels.count(connection) == 1
+
+
+class Stay(Model):
+    start: str = Field(alias="from")
+
+
+def replayed(app: Application) -> Created[Stay]:
+    body = Stay(start="noon")
+    key = IdempotencyKey(idempotency_key="k")
+    with (
+        app.test_request_context("/stays", method="POST"),
+        app.extensions["database"].transaction() as connection,
+    ):
+        return idempotency.run_once(connection, key, body, Stay, lambda: Created(body, {}))
+
+
+def test_a_repetition_of_an_answer_with_an_alias_is_the_same(app: Application) -> None:
+    first, again = replayed(app), replayed(app)
+    assert first.encoded == again.encoded == b'{"from":"noon"}'
+    assert first.body == again.body
+
+
+def test_a_newer_release_may_have_stored_an_answer_with_more_fields(
+    app: Application, connection: Connection
+) -> None:
+    replayed(app)
+    more = '{"from":"noon","until":"night"}'
+    connection.execute(sa.update(idempotency.KEYS).values(answer=more))
+    assert replayed(app).encoded == more.encode()
 
 
 def test_a_key_with_another_body_is_refused(client: FlaskClient) -> None:

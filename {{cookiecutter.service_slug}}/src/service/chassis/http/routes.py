@@ -127,7 +127,7 @@ class TypedView:
         if self._encode:
             # On wrong types pydantic only warns, and None and other models it encodes as null and
             # {}: hence the checks before.
-            data = data or self._encode(result, warnings="error")
+            data = data or self._encode(result, by_alias=True, warnings="error")
             return Response(data, self.status, headers, content_type="application/json")
         response = Response(status=204)
         del response.headers["Content-Type"]

@@ -1,39 +1,93 @@
 """What a request must look like: the models' base, and the readers of body, query and headers."""
 
+import re
 from collections.abc import Callable
-from typing import Any, get_args, get_origin
+from contextlib import suppress
+from datetime import date, datetime, time, timedelta
+from typing import Any
 
+import orjson
 from flask import request
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails, from_json
+from pydantic_core import ErrorDetails, PydanticCustomError, from_json
+from pydantic_core.core_schema import no_info_before_validator_function
 from werkzeug.exceptions import BadRequest, UnprocessableEntity, UnsupportedMediaType
 
 MAX_ERRORS = 100  # more are not listed: the answer would be many times the size of the body
+SCALAR = re.compile(r"-?(0|[1-9]\d{0,99})(\.\d{1,99})?([eE][+-]?\d{1,3})?|true|false", re.ASCII)
+SCALARS = {"boolean", "integer", "number"}
 
 Detail = dict[str, str]
-Parameters = dict[str, str | list[str]]
+Parameters = dict[str, Any]
 Reader = Callable[[], Any]
+Json = dict[str, Any]
 
 
-def _without_nul(node: Any) -> Any:
-    """Copy a core schema, and give its strings a pattern where they have none."""
+class IsoForm:
+    """Reads text of one form of ISO 8601; pydantic alone takes numbers too, seconds since 1970."""
+
+    def __init__(self, read: Callable[[str], Any], pattern: str, example: str) -> None:
+        self._read = read
+        self._pattern = re.compile(pattern, re.ASCII)
+        self._example = example
+
+    def __call__(self, value: Any) -> Any:
+        """Return what the text stands for, and as it is what is neither text nor number."""
+        if not isinstance(value, str | int | float):
+            return value
+        text = str(value).upper()
+        with suppress(ValueError):
+            if self._pattern.fullmatch(text):
+                return self._read(text)
+        message = "Input should be ISO 8601, such as {example}"
+        raise PydanticCustomError("iso_form", message, {"example": self._example})
+
+
+DAY = r"\d{4}-\d\d-\d\d"
+CLOCK = r"\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?"
+ISO_FORMS = {
+    "date": IsoForm(date.fromisoformat, DAY, "2026-01-31"),
+    "datetime": IsoForm(datetime.fromisoformat, f"{DAY}T{CLOCK}", "2026-01-31T12:00:00Z"),
+    "time": IsoForm(time.fromisoformat, CLOCK, "12:00:00"),
+    "timedelta": IsoForm(
+        TypeAdapter(timedelta).validator.validate_python, r"-?P[\dYMWDTHS.]+", "PT1H30M"
+    ),
+}
+
+
+def _strict(node: Any) -> Any:
+    """Copy a core schema: strings without U+0000, dates and times in ISO 8601 and with a zone."""
     if isinstance(node, list | tuple):
-        return type(node)(map(_without_nul, node))
+        return type(node)(map(_strict, node))
     if not isinstance(node, dict):
         return node
-    value = "default" if node.get("type") == "default" else None  # holds no schema
-    copy = {key: part if key == value else _without_nul(part) for key, part in node.items()}
-    return {"pattern": r"^[^\x00]*$"} | copy if copy.get("type") == "str" else copy
+    kind = str(node.get("type"))  # of a schema; of a model's fields it is one
+    if kind == "function-before" and isinstance(node["function"]["function"], IsoForm):
+        return node  # of a model within this one
+    value = "default" if kind == "default" else None  # holds no schema
+    copy = {key: part if key == value else _strict(part) for key, part in node.items()}
+    if kind == "str":
+        return {"pattern": r"^[^\x00]*$"} | copy
+    if kind == "datetime":
+        copy = {"tz_constraint": "aware"} | copy
+    form = ISO_FORMS.get(kind)
+    return no_info_before_validator_function(form, copy) if form else copy
 
 
 class Model(BaseModel):
-    """Base of the API's models: unknown fields, NaN, infinity and U+0000 are refused."""
+    """Base of the API's models: unknown fields, NaN, infinity and U+0000 are refused.
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, from_attributes=True)
+    Clients know a field by its alias, where it has one; Python by its name. Dates and times are
+    ISO 8601; a datetime has a zone, unless it is a NaiveDatetime.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", allow_inf_nan=False, from_attributes=True, validate_by_name=True
+    )
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
-        return _without_nul(handler(source))
+        return _strict(handler(source))
 
 
 class Invalid(UnprocessableEntity):
@@ -59,7 +113,7 @@ def body_reader(hint: Any) -> Reader:
             raise UnsupportedMediaType("The body must be application/json.")
         data = request.get_data(cache=False)
         try:
-            return validate(data, strict=True)
+            return validate(data, strict=True, by_alias=True, by_name=False)
         except ValidationError as error:
             invalid = error
         try:
@@ -76,8 +130,8 @@ def query_reader(model: type[BaseModel]) -> Reader:
 
     It raises 422, also where a parameter that is no list is repeated.
     """
-    fields = model.model_fields.items()
-    lists = {field.alias or name for name, field in fields if _is_list(field.annotation)}
+    kinds = _kinds(model)
+    lists = {name for name in kinds if "array" in kinds[name]}
 
     def given() -> Parameters:
         return {
@@ -85,7 +139,7 @@ def query_reader(model: type[BaseModel]) -> Reader:
             for name, values in request.args.lists()
         }
 
-    return _reader(model, given, lambda name: {"parameter": name})
+    return _reader(model, kinds, given, lambda name: {"parameter": name})
 
 
 def headers_reader(model: type[BaseModel]) -> Reader:
@@ -93,14 +147,14 @@ def headers_reader(model: type[BaseModel]) -> Reader:
 
     It raises 422.
     """
-    fields = [field.alias or name for name, field in model.model_fields.items()]
-    names = {name: header_name(name) for name in fields}
+    kinds = _kinds(model)
+    names = {name: header_name(name) for name in kinds}
 
     def given() -> Parameters:
         headers = request.headers
         return {name: headers[header] for name, header in names.items() if header in headers}
 
-    return _reader(model, given, lambda name: {"header": header_name(name)})
+    return _reader(model, kinds, given, lambda name: {"header": header_name(name)})
 
 
 READERS: dict[str, Callable[[Any], Reader]] = {
@@ -115,26 +169,52 @@ def header_name(field: str) -> str:
     return field.replace("_", "-")
 
 
+def _kinds(model: type[BaseModel]) -> dict[str, set[str]]:
+    """Return the parameters that a model names, each with the JSON types of it and its items."""
+    schema = model.model_json_schema()
+    models = schema.get("$defs", {})
+    return {name: _types(part, models) for name, part in schema.get("properties", {}).items()}
+
+
+def _types(schema: Json, models: Json) -> set[str]:
+    schema = models.get(schema.get("$ref", "").removeprefix("#/$defs/"), schema)
+    parts = [schema.get("items", {}), *schema.get("prefixItems", ()), *schema.get("anyOf", ())]
+    types = [_types(part, models) for part in parts if part]
+    return {str(schema.get("type"))}.union(*types)
+
+
+def _from_text(value: str | list[str]) -> Any:
+    """Return text as the number or boolean that it is in JSON, other text as it is."""
+    if isinstance(value, list):
+        return [_from_text(text) for text in value]
+    literal = value.lower()  # Python's clients write True
+    return orjson.Fragment(literal) if SCALAR.fullmatch(literal) else value
+
+
 def _reader(
-    model: type[BaseModel], given: Callable[[], Parameters], place: Callable[[str], Detail]
+    model: type[BaseModel],
+    kinds: dict[str, set[str]],
+    given: Callable[[], Parameters],
+    place: Callable[[str], Detail],
 ) -> Reader:
-    validate = TypeAdapter(model).validator.validate_python
+    """Make a function that validates parameters as strictly as a body."""
+    validate = TypeAdapter(model).validator.validate_json
+    scalars = [name for name, types in kinds.items() if "string" not in types and types & SCALARS]
 
     def place_of(error: ErrorDetails) -> Detail:
         return place(str(error["loc"][0])) if error["loc"] else {}
 
     def read() -> Any:
+        parameters = given()
+        for name in scalars:
+            if name in parameters:
+                parameters[name] = _from_text(parameters[name])
         try:
-            return validate(given())
+            return validate(orjson.dumps(parameters), strict=True, by_alias=True, by_name=False)
         except ValidationError as error:
             raise _to_problem(error, place_of) from None
 
     return read
-
-
-def _is_list(annotation: Any) -> bool:
-    kinds = (annotation, *get_args(annotation))
-    return any(get_origin(kind) in (list, set, frozenset, tuple) for kind in kinds)
 
 
 def _to_problem(error: ValidationError, place: Callable[[ErrorDetails], Detail]) -> Invalid:

@@ -92,12 +92,12 @@ def run_once(
     if stored and stored.expires > now:
         if stored.fingerprint != fingerprint:
             raise UnprocessableEntity("This Idempotency-Key was used for another request.")
-        first = answer.model_validate_json(stored.answer)
+        first = answer.model_validate_json(stored.answer, extra="ignore")
         return Created(first, {"Location": stored.location}, stored.answer.encode())
     if stored:
         connection.execute(DELETE, {"old": key})
     created = create()
-    encoded = created.body.model_dump_json(warnings="error")
+    encoded = created.body.model_dump_json(by_alias=True, warnings="error")
     row = {
         "key": key,
         "fingerprint": fingerprint,
