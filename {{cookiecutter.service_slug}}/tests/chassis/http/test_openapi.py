@@ -2,7 +2,8 @@
 
 import json
 import re
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any
 from urllib.parse import urljoin
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import settings
 from lab import lab_app
 from lab import problem
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from pydantic import Field, create_model
+from pydantic import MISSING, Field, create_model
 from schemathesis import BaseSchema
 from schemathesis import Case
 from schemathesis.config import SchemathesisConfig
@@ -157,18 +158,52 @@ def test_the_document_gives_path_and_header_their_names(document: dict[str, Any]
 def test_the_document_gives_fields_and_parameters_their_aliases(document: dict[str, Any]) -> None:
     parameters = document["paths"]["/lab/stays"]["get"]["parameters"]
     assert [parameter["name"] for parameter in parameters] == ["from", "day", "X-Agent"]
-    assert set(document["components"]["schemas"]["Stay"]["properties"]) == {
-        "from",
-        "nights",
-        "note",
-    }
+    assert "from" in document["components"]["schemas"]["Stay-Output"]["properties"]
+
+
+@pytest.mark.parametrize(
+    ("name", "required", "is_closed"),
+    [
+        ("Stay-Input", ["from"], True),
+        ("Stay-Output", ["from", "nights"], False),
+        ("Change", [], True),
+        ("Thing", ["name", "colour"], False),
+        ("Problem", ["type", "title", "status", "instance"], False),
+    ],
+)
+def test_requests_are_closed_and_answers_may_get_more_fields(
+    document: dict[str, Any], name: str, required: list[str], is_closed: bool
+) -> None:
+    model = document["components"]["schemas"][name]
+    found = (model.get("required", []), model.get("additionalProperties") is False)
+    assert found == (required, is_closed)
+
+
+@pytest.mark.parametrize(
+    ("hint", "default", "is_required"),
+    [
+        (str | None, None, True),
+        (str | MISSING, MISSING, False),
+        (str | MISSING | None, None, False),
+        (Annotated[str | MISSING, Field(description="Why")], MISSING, False),
+        (datetime | MISSING, MISSING, False),
+    ],
+)
+def test_an_answer_always_has_what_cannot_be_missing(
+    hint: Any, default: Any, is_required: bool
+) -> None:
+    model = create_model("Answer", __base__=Model, value=(hint, default))
+    schema = model.model_json_schema(mode="serialization", schema_generator=openapi.Schema)
+    assert ("value" in schema.get("required", ())) == is_required
 
 
 def test_the_document_has_each_model_once_and_no_parameters_among_them(
     document: dict[str, Any],
 ) -> None:
-    models = "Box Change Colour Default Item Problem ProblemError Stay Thing Tube"
-    assert " ".join(sorted(document["components"]["schemas"])) == models
+    in_both_directions = {"Box", "Item", "Stay", "Tube"}
+    others = {"Change", "Colour", "Default", "Problem", "ProblemError", "Thing"}
+    split = {f"{name}-{way}" for name in in_both_directions for way in ("Input", "Output")}
+    assert set(document["components"]["schemas"]) == others | split
 
 
 def test_the_document_announces_the_location_of_what_was_created(document: dict[str, Any]) -> None:

@@ -33,12 +33,29 @@ CONVERTERS: dict[str, Json] = {
 }
 
 
-class UntitledSchema(GenerateJsonSchema):
-    """Pydantic's generator without a title for every field, which only repeats its name."""
+class Schema(GenerateJsonSchema):
+    """Pydantic's generator; a client is to accept an answer that has got a field more."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
-        """Leave them all out."""
+        """Leave the titles out, which only repeat the fields' names."""
         return False
+
+    def model_schema(self, schema: Any) -> Json:
+        """Forbid no further fields in answers."""
+        made = super().model_schema(schema)
+        if self.mode == "serialization" and made.get("additionalProperties") is False:
+            del made["additionalProperties"]
+        return made
+
+    def field_is_required(self, field: Any, total: bool) -> bool:
+        """Require in answers what has a default too, but not what may be MISSING."""
+        may_be_missing = self.mode == "serialization" and _may_be_missing(field["schema"])
+        return super().field_is_required(field, total) and not may_be_missing
+
+
+def _may_be_missing(schema: Json) -> bool:
+    is_marked = schema.get("type") == "missing-sentinel"
+    return is_marked or ("schema" in schema and _may_be_missing(schema["schema"]))
 
 
 def make_document(app: Flask, title: str, version: str, description: str) -> Json:
@@ -74,7 +91,7 @@ def _make_schemas(operations: list[tuple[Rule, TypedView]]) -> tuple[Schemas, di
         if view.output:
             wanted.append(((rule.endpoint, "return"), "serialization", TypeAdapter(view.output)))
     schemas, shared = TypeAdapter.json_schemas(
-        wanted, schema_generator=UntitledSchema, ref_template=REF + "{model}"
+        wanted, schema_generator=Schema, ref_template=REF + "{model}"
     )
     models: dict[str, Json] = shared["$defs"]
     owners: dict[str, str] = {}

@@ -82,7 +82,11 @@ class Model(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid", allow_inf_nan=False, from_attributes=True, validate_by_name=True
+        extra="forbid",
+        allow_inf_nan=False,
+        from_attributes=True,
+        validate_by_name=True,
+        json_schema_serialization_defaults_required=True,
     )
 
     @classmethod
