@@ -3,7 +3,7 @@
 import enum
 from collections.abc import Iterator
 from datetime import date, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import pytest
 from flask import Blueprint, Response, abort, make_response
@@ -87,6 +87,13 @@ class Default(Model):
     type: str = "plain"
 
 
+T = TypeVar("T")
+
+
+class Counted(Reply[T]):
+    sends = ("X-Total", "ETag")
+
+
 THING = Thing(name="a", colour=Colour.RED)
 TREE = {"name": "a", "colour": "red"}  # THING as JSON
 ITEM = {
@@ -151,9 +158,9 @@ def list_stays(query: StaysQuery, headers: StaysHeaders) -> list[Stay]:
     return [Stay(start=day, note=headers.agent or "") for day in days]
 
 
-@routes.get("/things")
-def list_things() -> Reply[list[Thing]]:
-    return Reply([THING], {"X-Total": "1"})
+@routes.get("/things", raises=(304,))
+def list_things() -> Counted[list[Thing]]:
+    return Counted([THING], {"X-Total": "1"})
 
 
 @routes.get("/things/<name>")

@@ -214,6 +214,25 @@ def test_a_change_needs_the_etag(
     assert response.status_code == status
 
 
+def test_the_document_names_the_headers_of_the_answers(client: FlaskClient) -> None:
+    place(client)
+    placed = place(client)
+    location = urljoin("/v1/orders", placed.headers["Location"])
+    known = {"If-None-Match": '"1"'}
+    change = {"If-Match": "*"}
+    paths = client.get("/openapi.json").get_json()["paths"]
+    for path, answer, name in (
+        ("/v1/orders", placed, "Location"),
+        ("/v1/orders", client.get("/v1/orders?limit=1"), "Link"),
+        ("/v1/orders/{order_id}", client.get(location), "ETag"),
+        ("/v1/orders/{order_id}", client.get(location, headers=known), "ETag"),
+        ("/v1/orders/{order_id}", client.patch(location, json={}, headers=change), "ETag"),
+    ):
+        operation = paths[path][answer.request.method.lower()]
+        documented = operation["responses"][str(answer.status_code)]["headers"]
+        assert set(documented) == {name} == {name}.intersection(answer.headers.keys())
+
+
 def test_a_replaced_order_has_a_new_etag(client: FlaskClient) -> None:
     location = located(place(client))
     response = client.put(location, json=TEA | {"quantity": 3}, headers={"If-Match": '"1"'})

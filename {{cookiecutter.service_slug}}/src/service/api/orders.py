@@ -11,15 +11,17 @@ from sqlalchemy import Connection
 from werkzeug.exceptions import Conflict
 
 from service.chassis.http import problems
-from service.chassis.http.routes import Created, Reply, Routes
+from service.chassis.http.routes import Created, Routes
 from service.chassis.http.validation import Invalid, Model
 from service.chassis.resources import database
 from service.chassis.resources import idempotency
 from service.chassis.resources import preconditions
 from service.chassis.resources.idempotency import IdempotencyKey
+from service.chassis.resources.pagination import Page
 from service.chassis.resources.pagination import PageQuery
 from service.chassis.resources.preconditions import IfMatch
 from service.chassis.resources.preconditions import IfNoneMatch
+from service.chassis.resources.preconditions import Versioned
 from service.domain import catalogue
 from service.domain import orders
 from service.storage import orders as storage
@@ -76,7 +78,7 @@ def create_order(body: NewOrder, headers: IdempotencyKey) -> Created[Order]:
 
 
 @routes.get("/orders", raises=(422,))
-def list_orders(query: OrdersQuery) -> Reply[Orders]:
+def list_orders(query: OrdersQuery) -> Page[Orders]:
     """List orders; the Link header leads to the next page."""
     filters = {name: getattr(query, name) for name in storage.FILTERS}
     filters = {name: value for name, value in filters.items() if value is not None}
@@ -87,25 +89,25 @@ def list_orders(query: OrdersQuery) -> Reply[Orders]:
     link = None
     if len(found) > query.limit:
         link = query.next_link(*storage.position(query.sort, items[-1]))
-    return Reply(Orders(items=[to_response(order) for order in items]), link)
+    return Page(Orders(items=[to_response(order) for order in items]), link)
 
 
 @routes.get("/orders/<uuid:order_id>", raises=(304,))
-def get_order(order_id: UUID, headers: IfNoneMatch) -> Reply[Order]:
+def get_order(order_id: UUID, headers: IfNoneMatch) -> Versioned[Order]:
     """Show one order."""
     with database.read() as connection:
         order = storage.get(connection, order_id) or abort(404, "Order not found.")
-    return Reply(to_response(order), preconditions.unless_known(headers, order.version))
+    return Versioned(to_response(order), preconditions.unless_known(headers, order.version))
 
 
 @routes.put("/orders/<uuid:order_id>", raises=(409, 412, 422, 428))
-def replace_order(order_id: UUID, body: NewOrder, headers: IfMatch) -> Reply[Order]:
+def replace_order(order_id: UUID, body: NewOrder, headers: IfMatch) -> Versioned[Order]:
     """Replace an order."""
     return _update(order_id, headers, lambda _order: body)
 
 
 @routes.patch("/orders/<uuid:order_id>", raises=(409, 412, 422, 428))
-def patch_order(order_id: UUID, body: OrderPatch, headers: IfMatch) -> Reply[Order]:
+def patch_order(order_id: UUID, body: OrderPatch, headers: IfMatch) -> Versioned[Order]:
     """Change what is named of an order; null removes a note."""
     changes = body.model_dump()
 
@@ -145,7 +147,7 @@ def _create(connection: Connection, body: NewOrder) -> Created[Order]:
 
 def _update(
     order_id: UUID, headers: IfMatch, update: Callable[[orders.Order], NewOrder]
-) -> Reply[Order]:
+) -> Versioned[Order]:
     """Lock the order, see that the client knows its version, and change it."""
     preconditions.require(headers)
     with database.transaction() as connection:
@@ -153,7 +155,7 @@ def _update(
         preconditions.match(headers, order.version)
         changed = orders.change(order, to_draft(update(order)))
         storage.update(connection, changed)
-    return Reply(to_response(changed), preconditions.etag(changed.version))
+    return Versioned(to_response(changed), preconditions.etag(changed.version))
 
 
 def to_draft(body: NewOrder) -> orders.OrderDraft:

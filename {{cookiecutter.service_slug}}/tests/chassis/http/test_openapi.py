@@ -83,7 +83,7 @@ def test_the_document_describes_every_method_and_no_other(document: dict[str, An
         ("/lab/items/{number}", "patch", "200 400 404 412 413 415 422 default"),
         ("/lab/items/{number}", "delete", "204 404 default"),
         ("/lab/jobs", "post", "201 400 413 415 422 default"),
-        ("/lab/things", "get", "200 default"),
+        ("/lab/things", "get", "200 304 default"),
     ],
 )
 def test_the_document_lists_the_statuses(
@@ -209,6 +209,17 @@ def test_the_document_has_each_model_once_and_no_parameters_among_them(
 def test_the_document_announces_the_location_of_what_was_created(document: dict[str, Any]) -> None:
     created = document["paths"]["/lab/items"]["post"]["responses"]["201"]
     assert "Location" in created["headers"]
+
+
+def test_the_document_names_the_headers_of_an_answer(document: dict[str, Any]) -> None:
+    responses = document["paths"]["/lab/things"]["get"]["responses"]
+    assert set(responses["200"]["headers"]) == {"ETag", "X-Total"}
+    assert set(responses["304"]["headers"]) == {"ETag"}
+    assert "headers" not in document["paths"]["/lab/stays"]["get"]["responses"]["200"]
+
+
+def test_the_document_says_that_a_refusal_may_name_a_time_to_wait(document: dict[str, Any]) -> None:
+    assert set(document["components"]["responses"]["Problem"]["headers"]) == {"Retry-After"}
 
 
 def test_the_document_knows_no_null_where_a_field_may_be_absent(document: dict[str, Any]) -> None:

@@ -26,6 +26,16 @@ Schemas = dict[Any, Json]  # by ((endpoint, "body", "query", "headers" or "retur
 REF = "#/components/schemas/"
 PROBLEM = {"$ref": "#/components/responses/Problem"}
 TEXT: Json = {"type": "string", "minLength": 1}
+HEADER: Json = {"schema": {"type": "string"}}
+HEADERS: dict[str, Json] = {
+    "ETag": {"description": "Version of the resource", **HEADER},
+    "Link": {"description": "Where the next page is", **HEADER},
+    "Location": {"schema": {"type": "string", "format": "uri-reference"}},
+    "Retry-After": {
+        "description": "Seconds to wait before the next try",
+        "schema": {"type": "integer"},
+    },
+}
 CONVERTERS: dict[str, Json] = {
     "IntegerConverter": {"type": "integer", "minimum": 0},
     "FloatConverter": {"type": "number", "minimum": 0},
@@ -69,6 +79,7 @@ def make_document(app: Flask, title: str, version: str, description: str) -> Jso
         item[view.method.lower()] = _make_operation(rule, view, schemas, models)
     problem = {
         "description": "What went wrong",
+        "headers": {"Retry-After": HEADERS["Retry-After"]},
         "content": {MEDIA_TYPE: {"schema": {"$ref": f"{REF}Problem"}}},
     }
     # Models of queries and headers have become parameters.
@@ -159,8 +170,9 @@ def _responses(rule: Rule, view: TypedView, schemas: Schemas) -> Json:
     if view.output:
         schema = schemas[(rule.endpoint, "return"), "serialization"]
         answer["content"] = {"application/json": {"schema": schema}}
-    if view.status in (201, 202):
-        answer["headers"] = {"Location": {"schema": {"type": "string", "format": "uri-reference"}}}
+    headers = {name: HEADERS.get(name, HEADER) for name in (view.reply.sends if view.reply else ())}
+    if headers:
+        answer["headers"] = headers
     statuses = set(view.raises)
     if rule.arguments:
         statuses.add(404)
@@ -168,10 +180,12 @@ def _responses(rule: Rule, view: TypedView, schemas: Schemas) -> Json:
         statuses.add(422)
     if "body" in view.inputs:
         statuses |= {400, 413, 415}
-    others = {
+    others: Json = {
         str(status): PROBLEM if status >= 400 else {"description": HTTP_STATUS_CODES[status]}
         for status in sorted(statuses)
     }
+    if "304" in others and "ETag" in headers:
+        others["304"]["headers"] = {"ETag": HEADERS["ETag"]}
     return {str(view.status): answer, **others, "default": PROBLEM}
 
 

@@ -30,18 +30,20 @@ T = t.TypeVar("T")
 
 @dataclass(frozen=True)
 class Reply(t.Generic[T]):
-    """An answer with headers of its own; a subclass sets another status."""
+    """An answer with headers of its own; a subclass sets another status and the headers' names."""
 
     body: T
     headers: Mapping[str, str] | None = None
     encoded: bytes | None = None  # the body as JSON, where that is known
     status: t.ClassVar[int] = 200
+    sends: t.ClassVar[tuple[str, ...]] = ()  # headers that the document names
 
 
 class Created(Reply[T]):
     """201: `headers` should give the new resource's Location, from the request's own address."""
 
     status = 201
+    sends = ("Location",)
 
 
 Result = BaseModel | list[t.Any] | Reply[t.Any] | Response | None

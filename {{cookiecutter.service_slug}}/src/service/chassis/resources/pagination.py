@@ -8,7 +8,7 @@ from base64 import urlsafe_b64decode
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import orjson
@@ -17,7 +17,10 @@ from pydantic import Field
 from sqlalchemy import make_url
 
 from service.chassis.data.settings import DatabaseSettings
+from service.chassis.http.routes import Reply
 from service.chassis.http.validation import Invalid, Model
+
+T = TypeVar("T")
 
 log = logging.getLogger("service.database")
 
@@ -68,6 +71,12 @@ class PageQuery(Model):
     def _sign(self, payload: bytes) -> bytes:
         key = current_app.extensions["cursor_key"]
         return hmac.digest(key, self.scope() + b"\0" + payload, hashlib.sha256)[:SIGNATURE_SIZE]
+
+
+class Page(Reply[T]):
+    """An answer with, but for the last page, a link to the next."""
+
+    sends = ("Link",)
 
 
 def make_cursor_key(settings: DatabaseSettings) -> bytes:

@@ -1,11 +1,16 @@
 """ETags from a row's version: 304 for what the client has, 428 and 412 before a change."""
 
+from typing import TypeVar
+
 from flask import Response, abort
 from pydantic import Field
 from werkzeug.exceptions import PreconditionFailed, PreconditionRequired
 from werkzeug.http import parse_etags
 
+from service.chassis.http.routes import Reply
 from service.chassis.http.validation import Model
+
+T = TypeVar("T")
 
 MAX_LENGTH = 1000
 
@@ -24,6 +29,12 @@ class IfMatch(Model):
     if_match: str | None = Field(
         None, max_length=MAX_LENGTH, description="ETag of the resource to change; required"
     )
+
+
+class Versioned(Reply[T]):
+    """An answer with the ETag of its version."""
+
+    sends = ("ETag",)
 
 
 def etag(version: int) -> dict[str, str]:
