@@ -6,17 +6,20 @@ from datetime import date, datetime
 from typing import Annotated, Literal, TypeVar
 
 import pytest
-from flask import Blueprint, Response, abort, make_response
+from flask import Blueprint, Response, abort, g, make_response, request
 from flask.testing import FlaskClient
 from parcels import blueprint as parcels  # only-if: database == "postgresql"
 from pydantic import MISSING, Field
 from support import Collector
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import Conflict, Forbidden, Unauthorized
 from werkzeug.test import TestResponse
 
 from service import app as service_app
 from service.chassis.http import problems
 from service.chassis.http.application import Application
-from service.chassis.http.routes import Created, Reply, Routes
+from service.chassis.http.problems import ProblemType
+from service.chassis.http.routes import Created, Reply, Routes, SecurityScheme
 from service.chassis.http.validation import Model
 from service.settings import Settings
 
@@ -171,6 +174,60 @@ def show_thing(name: str) -> Thing:
 @routes.get("/raw/")
 def raw() -> Response:
     return make_response("raw")
+
+
+class OutOfStock(ProblemType, Conflict):
+    type = "tag:lab.example,2026:out-of-stock"
+    title = "Out of stock"
+
+
+class OnHold(ProblemType, Conflict):
+    type = "/problems/on-hold"
+    title = "On hold"
+
+
+class Closed(ProblemType):
+    code = 503
+    type = "/problems/closed"
+    title = "Closed"
+
+
+@routes.post("/sales", raises=(409, OutOfStock, OnHold, Closed))
+def sell(body: Default) -> None:
+    if body.default == "plain":
+        raise Conflict("Something else.")
+    kinds = {"none": OutOfStock, "held": OnHold, "closed": Closed}
+    raise kinds[body.default]("Two are left.", left=0, until=date(2026, 1, 31), status=200)
+
+
+def check_key(*scopes: str) -> str:
+    key = request.headers.get("X-API-Key")
+    if key is None:
+        raise Unauthorized("Send the key in X-API-Key.", www_authenticate=WWWAuthenticate("key"))
+    if "write" in scopes and key != "writer":
+        raise Forbidden("This key only reads.")
+    return f"the {key}"
+
+
+API_KEY = SecurityScheme(
+    "api_key", {"type": "apiKey", "in": "header", "name": "X-API-Key"}, check_key
+)
+vault = Routes(blueprint, security=API_KEY)
+
+
+@vault.get("/vault")
+def open_vault() -> Thing:
+    return Thing(name=g.caller, colour=Colour.RED)
+
+
+@vault.post("/vault", security=API_KEY.with_scopes("write"))
+def fill_vault(body: Thing) -> Thing:
+    return body
+
+
+@vault.get("/vault/door", security=None)
+def show_door() -> Thing:
+    return THING
 
 
 def create_app(settings: Settings | None = None) -> Application:

@@ -260,7 +260,8 @@ def test_null_in_a_patch_removes(client: FlaskClient) -> None:
 
 def test_a_shipped_order_conflicts_with_a_change(client: FlaskClient) -> None:
     location = located(place(client, status="shipped"))
-    assert client.patch(location, json={}, headers={"If-Match": "*"}).status_code == 409
+    response = client.patch(location, json={}, headers={"If-Match": "*"})
+    assert (response.status_code, response.get_json()["type"]) == (409, api.OrderShipped.type)
 
 
 def test_a_deleted_order_is_gone(client: FlaskClient) -> None:

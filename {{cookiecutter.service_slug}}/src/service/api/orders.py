@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from werkzeug.exceptions import Conflict
 
 from service.chassis.http import problems
+from service.chassis.http.problems import ProblemType
 from service.chassis.http.routes import Created, Routes
 from service.chassis.http.validation import Invalid, Model
 from service.chassis.resources import database
@@ -34,6 +35,11 @@ Sku = Annotated[str, Field(pattern="^[a-z0-9-]{1,40}$", examples=["tea"])]
 Quantity = Annotated[int, Field(ge=1, le=1000, examples=[2])]
 Status = Literal["open", "paid", "shipped"]
 Note = Annotated[str, Field(max_length=500)]
+
+
+class OrderShipped(ProblemType, Conflict):
+    type = "/problems/order-shipped"
+    title = "Order shipped"
 
 
 class NewOrder(Model):
@@ -100,13 +106,13 @@ def get_order(order_id: UUID, headers: IfNoneMatch) -> Versioned[Order]:
     return Versioned(to_response(order), preconditions.unless_known(headers, order.version))
 
 
-@routes.put("/orders/<uuid:order_id>", raises=(409, 412, 422, 428))
+@routes.put("/orders/<uuid:order_id>", raises=(409, OrderShipped, 412, 422, 428))
 def replace_order(order_id: UUID, body: NewOrder, headers: IfMatch) -> Versioned[Order]:
     """Replace an order."""
     return _update(order_id, headers, lambda _order: body)
 
 
-@routes.patch("/orders/<uuid:order_id>", raises=(409, 412, 422, 428))
+@routes.patch("/orders/<uuid:order_id>", raises=(409, OrderShipped, 412, 422, 428))
 def patch_order(order_id: UUID, body: OrderPatch, headers: IfMatch) -> Versioned[Order]:
     """Change what is named of an order; null removes a note."""
     changes = body.model_dump()
@@ -136,7 +142,7 @@ def handle_unknown_product(_error: catalogue.UnknownProductsError) -> Any:
 @blueprint.errorhandler(orders.ShippedError)
 def handle_shipped(_error: orders.ShippedError) -> Any:
     """Refuse the change."""
-    return problems.render(Conflict("A shipped order can no longer be changed."))
+    return problems.render(OrderShipped("A shipped order can no longer be changed."))
 
 
 def _create(connection: Connection, body: NewOrder) -> Created[Order]:

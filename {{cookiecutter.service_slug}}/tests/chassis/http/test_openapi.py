@@ -12,7 +12,12 @@ from flask import Blueprint, abort
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck
 from hypothesis import settings
+from lab import API_KEY
+from lab import Closed
+from lab import OnHold
+from lab import OutOfStock
 from lab import lab_app
+from lab import list_things
 from lab import problem
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import MISSING, Field, create_model
@@ -25,7 +30,7 @@ from service.app import create_app
 from service.chassis.http import openapi
 from service.chassis.http import problems
 from service.chassis.http.application import Application
-from service.chassis.http.routes import Routes, TypedView
+from service.chassis.http.routes import Routes, SecurityScheme, TypedView
 from service.chassis.http.validation import Model
 from service.chassis.telemetry import logs
 from service.settings import Settings
@@ -68,10 +73,13 @@ def test_the_document_describes_every_method_and_no_other(document: dict[str, An
         "/lab/items": {"get", "post", "put"},
         "/lab/items/{number}": {"patch", "delete"},
         "/lab/jobs": {"post"},
+        "/lab/sales": {"post"},
         "/lab/stays": {"get", "post"},
         "/lab/things": {"get"},
         "/lab/things/{name}": {"get"},
         "/lab/raw/": {"get"},
+        "/lab/vault": {"get", "post"},
+        "/lab/vault/door": {"get"},
     }
 
 
@@ -84,6 +92,9 @@ def test_the_document_describes_every_method_and_no_other(document: dict[str, An
         ("/lab/items/{number}", "delete", "204 404 default"),
         ("/lab/jobs", "post", "201 400 413 415 422 default"),
         ("/lab/things", "get", "200 304 default"),
+        ("/lab/sales", "post", "204 400 409 413 415 422 503 default"),
+        ("/lab/vault", "get", "200 401 403 default"),
+        ("/lab/vault/door", "get", "200 default"),
     ],
 )
 def test_the_document_lists_the_statuses(
@@ -167,7 +178,7 @@ def test_the_document_gives_fields_and_parameters_their_aliases(document: dict[s
         ("Stay-Input", ["from"], True),
         ("Stay-Output", ["from", "nights"], False),
         ("Change", [], True),
-        ("Thing", ["name", "colour"], False),
+        ("Thing-Output", ["name", "colour"], False),
         ("Problem", ["type", "title", "status", "instance"], False),
     ],
 )
@@ -200,8 +211,8 @@ def test_an_answer_always_has_what_cannot_be_missing(
 def test_the_document_has_each_model_once_and_no_parameters_among_them(
     document: dict[str, Any],
 ) -> None:
-    in_both_directions = {"Box", "Item", "Stay", "Tube"}
-    others = {"Change", "Colour", "Default", "Problem", "ProblemError", "Thing"}
+    in_both_directions = {"Box", "Item", "Stay", "Thing", "Tube"}
+    others = {"Change", "Colour", "Default", "Problem", "ProblemError"}
     split = {f"{name}-{way}" for name in in_both_directions for way in ("Input", "Output")}
     assert set(document["components"]["schemas"]) == others | split
 
@@ -220,6 +231,45 @@ def test_the_document_names_the_headers_of_an_answer(document: dict[str, Any]) -
 
 def test_the_document_says_that_a_refusal_may_name_a_time_to_wait(document: dict[str, Any]) -> None:
     assert set(document["components"]["responses"]["Problem"]["headers"]) == {"Retry-After"}
+
+
+@pytest.mark.parametrize(
+    ("status", "description", "types"),
+    [
+        (
+            "409",
+            "Out of stock, or On hold, or Conflict",
+            [OutOfStock.type, OnHold.type, "about:blank"],
+        ),
+        ("503", "Closed", [Closed.type]),
+    ],
+)
+def test_the_document_lists_the_problem_types_of_a_status(
+    document: dict[str, Any], status: str, description: str, types: list[str]
+) -> None:
+    response = document["paths"]["/lab/sales"]["post"]["responses"][status]
+    base, own = response["content"][problems.MEDIA_TYPE]["schema"]["allOf"]
+    assert response["description"] == description
+    assert base == {"$ref": "#/components/schemas/Problem"}
+    assert own["properties"]["type"] == {"enum": types}
+
+
+def test_the_document_says_who_may_call(document: dict[str, Any]) -> None:
+    assert document["components"]["securitySchemes"] == {"api_key": API_KEY.document}
+    paths = document["paths"]
+    assert paths["/lab/vault"]["get"]["security"] == [{"api_key": []}]
+    assert paths["/lab/vault"]["post"]["security"] == [{"api_key": ["write"]}]
+    assert "security" not in paths["/lab/vault/door"]["get"]
+
+
+def test_two_security_schemes_of_one_name_are_refused() -> None:
+    app = lab_app()
+    blueprint = Blueprint("other", __name__)
+    other = SecurityScheme("api_key", {"type": "http", "scheme": "bearer"}, str)
+    Routes(blueprint, security=other).get("/other")(list_things)
+    app.register_blueprint(blueprint)
+    with pytest.raises(TypeError, match="two security schemes are called api_key"):
+        openapi.make_document(app, "Lab", "1", "Try")
 
 
 def test_the_document_knows_no_null_where_a_field_may_be_absent(document: dict[str, Any]) -> None:
@@ -322,8 +372,21 @@ def make_app() -> Application:
     return app
 
 
+def is_declared(kind: str, operation: dict[str, Any]) -> bool:
+    """Return whether an operation may answer with this type of problem."""
+    return kind == "about:blank" or json.dumps(kind) in json.dumps(operation["responses"])
+
+
+def test_a_problem_type_that_a_route_does_not_declare_is_seen(document: dict[str, Any]) -> None:
+    operation = document["paths"]["/lab/sales"]["post"]
+    kinds = (OutOfStock.type, "about:blank", "tag:lab.example,2026:out")
+    assert [is_declared(kind, operation) for kind in kinds] == [True, True, False]
+
+
 # While the API has no route, something of the lab is tried.
 @load_schema(make_app()).exclude(path_regex="^/lab/(?!things)").parametrize()
 @settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 def test_every_answer_conforms_to_the_document(case: Case[Any]) -> None:
-    case.call_and_validate()
+    answer = case.call_and_validate()
+    if answer.status_code >= 400:
+        assert is_declared(answer.json()["type"], case.operation.definition.raw)

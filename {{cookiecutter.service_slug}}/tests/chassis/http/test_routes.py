@@ -5,6 +5,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -14,10 +15,14 @@ from lab import ITEM
 from lab import THING
 from lab import TREE
 from lab import Box
+from lab import Closed
 from lab import Colour
 from lab import Item
+from lab import OnHold
+from lab import OutOfStock
 from lab import Thing
 from lab import create_item
+from lab import fill_vault
 from lab import lab_app
 from lab import problem
 from pydantic import MISSING
@@ -37,6 +42,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from service.chassis.http import problems
 from service.chassis.http.access import Access
 from service.chassis.http.application import Application
+from service.chassis.http.problems import ProblemType
 from service.chassis.http.routes import Created, Reply, Routes, TypedView
 from service.chassis.http.validation import Invalid, Model
 
@@ -244,6 +250,82 @@ def fail_with(error: BaseException) -> TestResponse:
         raise error
 
     return app.test_client().get("/fail/hunter2")
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"), [("none", OutOfStock), ("held", OnHold), ("closed", Closed)]
+)
+def test_a_problem_type_of_ones_own_has_type_title_and_members(
+    lab: FlaskClient, given: str, kind: type[ProblemType]
+) -> None:
+    response = lab.post("/lab/sales", json={"default": given})
+    detail = {"detail": "Two are left."} if kind.code < 500 else {}
+    assert (response.status_code, response.mimetype) == (kind.code, problems.MEDIA_TYPE)
+    assert response.get_json() == {
+        "type": kind.type,
+        "title": kind.title,
+        "status": kind.code,
+        "instance": "/lab/sales",
+        "left": 0,
+        "until": "2026-01-31",
+        **detail,
+    }
+
+
+def test_a_problem_without_a_type_of_its_own_is_told_by_its_status(lab: FlaskClient) -> None:
+    document = problem(lab.post("/lab/sales", json={"default": "plain"}), 409)
+    assert (document.type, document.title) == ("about:blank", "Conflict")
+
+
+@pytest.mark.parametrize("code", [409, Conflict, OutOfStock])
+def test_a_handler_of_the_owner_may_answer_a_type_of_ones_own(code: Any) -> None:
+    app = lab_app()
+    app.register_error_handler(code, lambda error: {"mine": error.title})
+    answered = app.test_client().post("/lab/sales", json={"default": "none"})
+    assert answered.get_json() == {"mine": "Out of stock"}
+
+
+def test_a_problem_type_says_at_once_what_it_lacks() -> None:
+    with pytest.raises(TypeError, match=r"Nameless must set \['type', 'title'\]"):
+        type("Nameless", (ProblemType,), {"code": 409})
+
+
+def test_a_member_of_any_kind_goes_out() -> None:
+    response = fail_with(OutOfStock(price=Decimal("1.10")))
+    assert response.get_json()["price"] == "1.10"
+
+
+def test_a_route_with_a_scheme_lets_in_whom_its_check_knows(lab: FlaskClient) -> None:
+    assert lab.get("/lab/vault", headers={"X-API-Key": "reader"}).get_json()["name"] == "the reader"
+
+
+def test_a_route_with_a_scheme_refuses_others_before_it_looks_at_the_request(
+    lab: FlaskClient,
+) -> None:
+    for response in (lab.get("/lab/vault"), lab.post("/lab/vault", data=b"{")):
+        problem(response, 401)
+        assert response.headers["WWW-Authenticate"].lower() == "key"
+
+
+def test_a_route_asks_for_its_scopes(lab: FlaskClient) -> None:
+    def fill(key: str) -> TestResponse:
+        return lab.post("/lab/vault", json=TREE, headers={"X-API-Key": key})
+
+    problem(fill("reader"), 403)
+    assert fill("writer").get_json() == TREE
+
+
+def test_a_route_may_be_open_where_its_blueprint_is_not(lab: FlaskClient) -> None:
+    assert lab.get("/lab/vault/door").get_json() == TREE
+
+
+def test_a_view_with_a_scheme_is_a_plain_function() -> None:
+    assert fill_vault(THING) == THING
+
+
+def test_a_scheme_that_is_only_named_is_refused() -> None:
+    with pytest.raises(TypeError, match="surplus has security='key', which is no Security"):
+        TypedView(surplus, "GET", "/", security="key")  # type: ignore[arg-type]
 
 
 def test_an_unknown_path_is_a_problem(lab: FlaskClient) -> None:

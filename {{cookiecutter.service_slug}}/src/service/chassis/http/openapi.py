@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
@@ -15,7 +15,7 @@ from werkzeug.routing import Rule
 
 from service.chassis.http import docs
 from service.chassis.http.application import Application
-from service.chassis.http.problems import MEDIA_TYPE, Problem
+from service.chassis.http.problems import MEDIA_TYPE, Problem, ProblemType
 from service.chassis.http.routes import VARIABLE, TypedView
 from service.chassis.http.validation import header_name
 from service.chassis.project import PROJECT
@@ -77,21 +77,28 @@ def make_document(app: Flask, title: str, version: str, description: str) -> Jso
     for rule, view in operations:
         item = paths.setdefault(VARIABLE.sub(r"{\2}", rule.rule), {})
         item[view.method.lower()] = _make_operation(rule, view, schemas, models)
-    problem = {
-        "description": "What went wrong",
-        "headers": {"Retry-After": HEADERS["Retry-After"]},
-        "content": {MEDIA_TYPE: {"schema": {"$ref": f"{REF}Problem"}}},
-    }
+    problem = _problem("What went wrong", {"$ref": f"{REF}Problem"})
     # Models of queries and headers have become parameters.
     used = orjson.dumps([paths, problem, models]).decode()
     models = {name: model for name, model in models.items() if f'"{REF}{name}"' in used}
+    components = {"schemas": models, "responses": {"Problem": problem}}
+    if schemes := _security_schemes(view for _, view in operations):
+        components["securitySchemes"] = schemes
     return {
         "openapi": "3.1.1",
         "info": {"title": title, "version": version, "description": description},
         "servers": [{"url": "."}],  # from the document's own address, whatever a gateway makes it
         "paths": paths,
-        "components": {"schemas": models, "responses": {"Problem": problem}},
+        "components": components,
     }
+
+
+def _security_schemes(views: Iterable[TypedView]) -> dict[str, Json]:
+    schemes: dict[str, Json] = {}
+    for scheme in (view.security for view in views if view.security):
+        if schemes.setdefault(scheme.name, dict(scheme.document)) != scheme.document:
+            raise TypeError(f"two security schemes are called {scheme.name}")
+    return schemes
 
 
 def _make_schemas(operations: list[tuple[Rule, TypedView]]) -> tuple[Schemas, dict[str, Json]]:
@@ -131,6 +138,8 @@ def _make_operation(rule: Rule, view: TypedView, schemas: Schemas, models: dict[
     if "body" in view.inputs:
         content = {"application/json": {"schema": schemas[(rule.endpoint, "body"), "validation"]}}
         operation["requestBody"] = {"required": True, "content": content}
+    if view.security:
+        operation["security"] = [{view.security.name: list(view.security.scopes)}]
     operation["responses"] = _responses(rule, view, schemas)
     return {key: value for key, value in operation.items() if value}
 
@@ -173,20 +182,46 @@ def _responses(rule: Rule, view: TypedView, schemas: Schemas) -> Json:
     headers = {name: HEADERS.get(name, HEADER) for name in (view.reply.sends if view.reply else ())}
     if headers:
         answer["headers"] = headers
-    statuses = set(view.raises)
+    own = [error for error in view.raises if not isinstance(error, int)]
+    statuses = {error for error in view.raises if isinstance(error, int)}
+    if view.security:
+        statuses |= {401, 403}
     if rule.arguments:
         statuses.add(404)
     if view.inputs:
         statuses.add(422)
     if "body" in view.inputs:
         statuses |= {400, 413, 415}
-    others: Json = {
-        str(status): PROBLEM if status >= 400 else {"description": HTTP_STATUS_CODES[status]}
-        for status in sorted(statuses)
+    others: dict[int, Json] = {
+        status: PROBLEM if status >= 400 else {"description": HTTP_STATUS_CODES[status]}
+        for status in statuses
     }
-    if "304" in others and "ETag" in headers:
-        others["304"]["headers"] = {"ETag": HEADERS["ETag"]}
-    return {str(view.status): answer, **others, "default": PROBLEM}
+    if 304 in others and "ETag" in headers:
+        others[304] = others[304] | {"headers": {"ETag": HEADERS["ETag"]}}
+    for status in {kind.code for kind in own}:
+        types = [kind for kind in own if kind.code == status]
+        others[status] = _own_problem(types, is_plain_too=status in statuses)
+    errors = {str(status): others[status] for status in sorted(others)}
+    return {str(view.status): answer, **errors, "default": PROBLEM}
+
+
+def _own_problem(types: list[type[ProblemType]], is_plain_too: bool) -> Json:
+    """Describe the problems of one status whose types are the service's own."""
+    names = [kind.type for kind in types]
+    titles = [kind.title for kind in types]
+    if is_plain_too:
+        names.append("about:blank")
+        titles.append(HTTP_STATUS_CODES[types[0].code])
+    own: Json = {"properties": {"type": {"enum": names}}}
+    return _problem(", or ".join(titles), {"allOf": [{"$ref": f"{REF}Problem"}, own]})
+
+
+def _problem(description: str, schema: Json) -> Json:
+    return {
+        "description": description,
+        "headers": {"Retry-After": HEADERS["Retry-After"]},
+        "content": {MEDIA_TYPE: {"schema": schema}},
+    }
 
 
 def init_app(app: Application) -> None:

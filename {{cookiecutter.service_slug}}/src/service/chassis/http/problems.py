@@ -1,6 +1,8 @@
 """Every error as a problem (RFC 9457): from a view, from Flask and from the middleware."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import orjson
@@ -39,20 +41,46 @@ class Problem(BaseModel):
     errors: list[ProblemError] | MISSING = MISSING
 
 
+class ProblemType(HTTPException):
+    """Base of errors with a type of their own: `class OutOfStock(ProblemType, Conflict)`.
+
+    A subclass sets `type`, the URI by which programs know it, `title`, which says the same to
+    people, and `code`, where no other base has. `raise OutOfStock("Two are left.", left=2)` adds
+    a detail and members.
+    """
+
+    code: int
+    type: ClassVar[str]
+    title: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        missing = [name for name in ("code", "type", "title") if not getattr(cls, name, None)]
+        if missing:
+            raise TypeError(f"{cls.__module__}.{cls.__qualname__} must set {missing}")
+
+    def __init__(self, detail: str | None = None, **members: Any) -> None:
+        super().__init__(detail)
+        self.members = members
+
+
 def encode(
-    status: int, detail: str | None, instance: str, errors: Sequence[object] = (), **ids: str
+    status: int,
+    detail: str | None,
+    instance: str,
+    members: Mapping[str, Any] = MappingProxyType({}),
+    kind: type[ProblemType] | None = None,
 ) -> bytes:
     """Encode a problem; members without a value are left out."""
     problem = {
-        "type": "about:blank",
-        "title": HTTP_STATUS_CODES.get(status, "Error"),
+        "type": kind.type if kind else "about:blank",
+        "title": kind.title if kind else HTTP_STATUS_CODES.get(status, "Error"),
         "status": status,
         "detail": detail,
         "instance": instance,
-        **ids,
-        "errors": errors,
     }
-    return orjson.dumps({name: value for name, value in problem.items() if value})
+    named = {**problem, **members, **problem}
+    given = {name: value for name, value in named.items() if value not in (None, "", ())}
+    return orjson.dumps(given, default=str)
 
 
 def describe(
@@ -61,13 +89,14 @@ def describe(
     """Return status line, body and headers of an error; from 500 up the detail is not disclosed."""
     status = error.code or 500
     path = environ["PATH_INFO"].encode("latin-1", "replace").decode("utf-8", "replace") or "/"
-    body = encode(
-        status,
-        str(error.description) if error.description and status < 500 else None,
-        path,
-        error.errors if isinstance(error, Invalid) else (),
-        **{name: value for name, value in current_ids().items() if name in Problem.model_fields},
-    )
+    members = dict(error.members) if isinstance(error, ProblemType) else {}
+    ids = current_ids().items()
+    members |= {name: value for name, value in ids if name in Problem.model_fields}
+    if isinstance(error, Invalid):
+        members["errors"] = error.errors
+    detail = str(error.description) if error.description and status < 500 else None
+    kind = type(error) if isinstance(error, ProblemType) else None
+    body = encode(status, detail, path, members, kind)
     headers = [
         (name, value) for name, value in error.get_headers(environ) if name != "Content-Type"
     ]

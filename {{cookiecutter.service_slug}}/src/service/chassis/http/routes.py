@@ -4,15 +4,16 @@ import inspect
 import re
 import typing as t
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import update_wrapper
 from uuid import UUID
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, current_app, g, request
 from pydantic import BaseModel, TypeAdapter
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as BaseResponse
 
+from service.chassis.http.problems import ProblemType
 from service.chassis.http.validation import READERS
 
 VARIABLE = re.compile(r"<(?:(\w+)(?:\([^)]*\))?:)?(\w+)>")  # converter and name
@@ -46,6 +47,36 @@ class Created(Reply[T]):
     sends = ("Location",)
 
 
+@dataclass(frozen=True)
+class SecurityScheme:
+    """How callers of a route prove who they are.
+
+    `name` and `document` are what OpenAPI calls the scheme. `check` is called before a view, with
+    the scopes that its route asks for; it returns the caller, who is then `g.caller`, or raises
+    Unauthorized or Forbidden.
+    """
+
+    name: str
+    document: Mapping[str, t.Any]
+    check: Callable[..., object]
+    scopes: tuple[str, ...] = ()
+
+    def with_scopes(self, *scopes: str) -> "SecurityScheme":
+        """Return the scheme for a route that asks for these scopes."""
+        return replace(self, scopes=scopes)
+
+
+class Contract(t.TypedDict, total=False):
+    """What the annotations of a view do not say.
+
+    `raises` are the statuses and problem types of the errors that it raises.
+    `security` says who may call it, None that everyone may.
+    """
+
+    raises: tuple[int | type[ProblemType], ...]
+    security: SecurityScheme | None
+
+
 Result = BaseModel | list[t.Any] | Reply[t.Any] | Response | None
 View = t.TypeVar("View", bound=Callable[..., Result])
 
@@ -54,13 +85,21 @@ class TypedView:
     """A view as Flask calls it: reads its arguments, checks and encodes its result."""
 
     def __init__(
-        self, view: Callable[..., t.Any], method: str, rule: str, raises: tuple[int, ...]
+        self,
+        view: Callable[..., t.Any],
+        method: str,
+        rule: str,
+        raises: tuple[int | type[ProblemType], ...] = (),
+        security: SecurityScheme | None = None,
     ) -> None:
         update_wrapper(self, view)
         self.view = view
         self._is_decorated = hasattr(view, "__wrapped__")
         self.method = method
         self.raises = raises
+        self.security = security
+        if not isinstance(security, SecurityScheme | None):
+            self._refuse(f"has security={security!r}, which is no SecurityScheme")
         hints = t.get_type_hints(view, include_extras=True)
         self.inputs = {name: hints[name] for name in READERS if name in hints}
         self._check_arguments(rule, hints)
@@ -107,6 +146,8 @@ class TypedView:
             self._refuse("must take query and headers as models")
 
     def __call__(self, **arguments: t.Any) -> Response:
+        if self.security:
+            g.caller = self.security.check(*self.security.scopes)
         if arguments and "\0" in request.path:  # nothing has such a name, and databases fail on it
             raise NotFound
         for name, read in self._readers:
@@ -144,35 +185,38 @@ class TypedView:
 class Routes:
     """Adds typed views to a blueprint and leaves them as they are.
 
-    `raises` are the statuses that a view aborts with.
+    `security` holds for all of them that do not name their own; None lets everyone call.
     """
 
-    def __init__(self, blueprint: Blueprint) -> None:
+    def __init__(self, blueprint: Blueprint, security: SecurityScheme | None = None) -> None:
         self.blueprint = blueprint
+        self.security = security
 
-    def get(self, rule: str, raises: tuple[int, ...] = ()) -> Callable[[View], View]:
+    def get(self, rule: str, **contract: t.Unpack[Contract]) -> Callable[[View], View]:
         """Route GET, and with it HEAD."""
-        return self._route("GET", rule, raises)
+        return self._route("GET", rule, contract)
 
-    def post(self, rule: str, raises: tuple[int, ...] = ()) -> Callable[[View], View]:
+    def post(self, rule: str, **contract: t.Unpack[Contract]) -> Callable[[View], View]:
         """Route POST."""
-        return self._route("POST", rule, raises)
+        return self._route("POST", rule, contract)
 
-    def put(self, rule: str, raises: tuple[int, ...] = ()) -> Callable[[View], View]:
+    def put(self, rule: str, **contract: t.Unpack[Contract]) -> Callable[[View], View]:
         """Route PUT."""
-        return self._route("PUT", rule, raises)
+        return self._route("PUT", rule, contract)
 
-    def patch(self, rule: str, raises: tuple[int, ...] = ()) -> Callable[[View], View]:
+    def patch(self, rule: str, **contract: t.Unpack[Contract]) -> Callable[[View], View]:
         """Route PATCH."""
-        return self._route("PATCH", rule, raises)
+        return self._route("PATCH", rule, contract)
 
-    def delete(self, rule: str, raises: tuple[int, ...] = ()) -> Callable[[View], View]:
+    def delete(self, rule: str, **contract: t.Unpack[Contract]) -> Callable[[View], View]:
         """Route DELETE."""
-        return self._route("DELETE", rule, raises)
+        return self._route("DELETE", rule, contract)
 
-    def _route(self, method: str, rule: str, raises: tuple[int, ...]) -> Callable[[View], View]:
+    def _route(self, method: str, rule: str, contract: Contract) -> Callable[[View], View]:
+        terms: Contract = {"security": self.security, **contract}
+
         def register(view: View) -> View:
-            typed = TypedView(view, method, (self.blueprint.url_prefix or "") + rule, raises)
+            typed = TypedView(view, method, (self.blueprint.url_prefix or "") + rule, **terms)
             self.blueprint.add_url_rule(rule, view.__name__, typed, methods=[method])
             return view
 
