@@ -17,10 +17,9 @@ from service.chassis.http import docs
 from service.chassis.http.application import Application
 from service.chassis.http.problems import MEDIA_TYPE, Problem, ProblemType
 from service.chassis.http.routes import VARIABLE, TypedView
-from service.chassis.http.validation import header_name
+from service.chassis.http.validation import Json, header_name
 from service.chassis.project import PROJECT
 
-Json = dict[str, Any]
 Schemas = dict[Any, Json]  # by ((endpoint, "body", "query", "headers" or "return"), mode)
 
 REF = "#/components/schemas/"
@@ -31,10 +30,7 @@ HEADERS: dict[str, Json] = {
     "ETag": {"description": "Version of the resource", **HEADER},
     "Link": {"description": "Where the next page is", **HEADER},
     "Location": {"schema": {"type": "string", "format": "uri-reference"}},
-    "Retry-After": {
-        "description": "Seconds to wait before the next try",
-        "schema": {"type": "integer"},
-    },
+    "Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}},
 }
 CONVERTERS: dict[str, Json] = {
     "IntegerConverter": {"type": "integer", "minimum": 0},

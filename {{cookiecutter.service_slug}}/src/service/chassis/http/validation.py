@@ -45,13 +45,12 @@ class IsoForm:
 
 DAY = r"\d{4}-\d\d-\d\d"
 CLOCK = r"\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?"
+DURATION = TypeAdapter(timedelta).validator.validate_python
 ISO_FORMS = {
     "date": IsoForm(date.fromisoformat, DAY, "2026-01-31"),
     "datetime": IsoForm(datetime.fromisoformat, f"{DAY}T{CLOCK}", "2026-01-31T12:00:00Z"),
     "time": IsoForm(time.fromisoformat, CLOCK, "12:00:00"),
-    "timedelta": IsoForm(
-        TypeAdapter(timedelta).validator.validate_python, r"-?P[\dYMWDTHS.]+", "PT1H30M"
-    ),
+    "timedelta": IsoForm(DURATION, r"-?P[\dYMWDTHS.]+", "PT1H30M"),
 }
 
 
