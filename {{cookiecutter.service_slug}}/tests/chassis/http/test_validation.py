@@ -14,7 +14,7 @@ from lab import Stay
 from lab import pointers
 from lab import post
 from lab import problem
-from pydantic import NaiveDatetime, create_model, model_validator
+from pydantic import AliasChoices, Field, NaiveDatetime, create_model, model_validator
 
 from service.chassis.http.application import Application
 from service.chassis.http.validation import READERS, Invalid, Model, query_reader
@@ -229,6 +229,17 @@ def test_an_alias_is_the_name_in_requests_and_answers(lab: FlaskClient) -> None:
 def test_a_client_cannot_use_the_name_behind_an_alias(lab: FlaskClient) -> None:
     assert pointers(lab.post("/lab/stays", json={"start": "2026-01-31"})) == ["/from", "/start"]
     problem(lab.get("/lab/stays?start=2026-01-31"), 422)
+
+
+@pytest.mark.parametrize("place", ["query_string", "headers"])
+def test_a_parameter_may_keep_its_old_name(place: str) -> None:
+    class Page(Model):
+        size: int = Field(validation_alias=AliasChoices("size", "limit"))
+
+    read = READERS["query" if place == "query_string" else place](Page)
+    for name in ("size", "limit"):
+        with Application(__name__).test_request_context(**{place: {name: "5"}}):
+            assert read() == Page(size=5)
 
 
 @pytest.mark.parametrize("name", ["from", "day"])

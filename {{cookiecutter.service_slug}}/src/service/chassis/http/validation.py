@@ -8,7 +8,14 @@ from typing import Any
 
 import orjson
 from flask import request
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 from pydantic_core.core_schema import no_info_before_validator_function
 from werkzeug.exceptions import BadRequest, UnprocessableEntity, UnsupportedMediaType
@@ -176,7 +183,12 @@ def _kinds(model: type[BaseModel]) -> dict[str, set[str]]:
     """Return the parameters that a model names, each with the JSON types of it and its items."""
     schema = model.model_json_schema()
     models = schema.get("$defs", {})
-    return {name: _types(part, models) for name, part in schema.get("properties", {}).items()}
+    kinds = {name: _types(part, models) for name, part in schema.get("properties", {}).items()}
+    for field in model.model_fields.values():
+        if isinstance(field.validation_alias, AliasChoices):  # of which a schema has the first
+            names = [name for name in field.validation_alias.choices if isinstance(name, str)]
+            kinds |= dict.fromkeys(names, kinds[names[0]])
+    return kinds
 
 
 def _types(schema: Json, models: Json) -> set[str]:
