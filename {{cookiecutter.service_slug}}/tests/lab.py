@@ -1,16 +1,27 @@
 """The lab, on which the chassis is tried: a route for all that a typed view takes and returns."""
 
 import enum
+import io
 from collections.abc import Iterator
 from datetime import date, datetime
 from typing import Annotated, Literal, TypeVar
 
 import pytest
-from flask import Blueprint, Response, abort, g, make_response, request
+from flask import (
+    Blueprint,
+    Response,
+    abort,
+    current_app,
+    g,
+    make_response,
+    request,
+    send_file,
+)
 from flask.testing import FlaskClient
 from parcels import blueprint as parcels  # only-if: database == "postgresql"
 from pydantic import MISSING, Field
 from support import Collector
+from werkzeug.datastructures import FileStorage
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Conflict, Forbidden, Unauthorized
 from werkzeug.test import TestResponse
@@ -20,6 +31,7 @@ from service.chassis.http import problems
 from service.chassis.http.application import Application
 from service.chassis.http.problems import ProblemType
 from service.chassis.http.routes import Created, Reply, Routes, SecurityScheme
+from service.chassis.http.uploads import FileLimits
 from service.chassis.http.validation import Model
 from service.settings import Settings
 
@@ -83,6 +95,22 @@ class StaysQuery(Model):
 
 class StaysHeaders(Model):
     agent: str | None = Field(None, alias="X-Agent")
+
+
+class NewPhoto(Model):
+    title: Annotated[str, Field(min_length=1, max_length=50)]
+    stars: Annotated[int, Field(ge=0, le=5)] = 0
+    tag: list[str] = Field(default_factory=list)
+    photo: Annotated[FileStorage, FileLimits(200_000, ("image/png", "image/jpeg"))]
+    more: Annotated[list[Annotated[FileStorage, FileLimits()]], Field(max_length=2)] = Field(
+        default_factory=list
+    )
+    caption: Annotated[FileStorage, FileLimits(max_size=10)] | None = None
+
+
+class Login(Model):
+    name: Annotated[str, Field(min_length=1)]
+    days: int | None = None
 
 
 class Default(Model):
@@ -171,7 +199,40 @@ def show_thing(name: str) -> Thing:
     return Thing(name=name, colour=Colour.RED) if name != "none" else abort(404, "No thing.")
 
 
-@routes.get("/raw/")
+@routes.post("/photos", max_body_size=400_000)
+def add_photo(form: NewPhoto) -> Thing:
+    sizes = [len(file.read()) for file in (form.photo, *form.more)]
+    name = f"{form.title} {form.stars} {form.tag} {form.photo.filename} {sizes} {form.caption}"
+    return Thing(name=name, colour=Colour.RED)
+
+
+@routes.post("/logins")
+def log_in(form: Login) -> Thing:
+    return Thing(name=f"{form.name} {form.days}", colour=Colour.RED)
+
+
+@routes.put("/large", max_body_size=5000)
+def replace_large(body: list[str]) -> Thing:
+    return Thing(name=str(len(body)), colour=Colour.RED)
+
+
+@routes.get("/export", produces="text/csv")
+def export() -> Iterator[str]:
+    yield "name,app\r\n"
+    yield f"{request.path},{current_app.name}\r\n"
+
+
+@routes.get("/events", produces="text/event-stream")
+def watch() -> Reply[Iterator[bytes]]:
+    return Reply(iter([b"data: 1\n\n", b"data: 2\n\n"]), {"Cache-Control": "no-store"})
+
+
+@routes.get("/file", produces="image/*", raises=(206, 304, 416))
+def download() -> Response:
+    return send_file(io.BytesIO(b"0123456789"), "image/png", etag="v1", conditional=True)
+
+
+@routes.get("/raw/", produces="text/html")
 def raw() -> Response:
     return make_response("raw")
 

@@ -77,6 +77,12 @@ def test_the_document_describes_every_method_and_no_other(document: dict[str, An
         "/lab/stays": {"get", "post"},
         "/lab/things": {"get"},
         "/lab/things/{name}": {"get"},
+        "/lab/photos": {"post"},
+        "/lab/logins": {"post"},
+        "/lab/large": {"put"},
+        "/lab/export": {"get"},
+        "/lab/events": {"get"},
+        "/lab/file": {"get"},
         "/lab/raw/": {"get"},
         "/lab/vault": {"get", "post"},
         "/lab/vault/door": {"get"},
@@ -95,12 +101,57 @@ def test_the_document_describes_every_method_and_no_other(document: dict[str, An
         ("/lab/sales", "post", "204 400 409 413 415 422 503 default"),
         ("/lab/vault", "get", "200 401 403 default"),
         ("/lab/vault/door", "get", "200 default"),
+        ("/lab/photos", "post", "200 400 413 415 422 default"),
+        ("/lab/file", "get", "200 206 304 416 default"),
     ],
 )
 def test_the_document_lists_the_statuses(
     document: dict[str, Any], path: str, method: str, statuses: str
 ) -> None:
     assert " ".join(document["paths"][path][method]["responses"]) == statuses
+
+
+def test_the_document_describes_a_form_with_files(document: dict[str, Any]) -> None:
+    body = document["paths"]["/lab/photos"]["post"]["requestBody"]
+    (content,) = [body["content"].pop("multipart/form-data")]
+    assert body == {"required": True, "content": {}}
+    assert content["encoding"] == {"photo": {"contentType": "image/png, image/jpeg"}}
+    file = {
+        "type": "string",
+        "format": "binary",
+        "contentMediaType": "application/octet-stream",
+    }
+    fields = content["schema"]["properties"]
+    assert fields["photo"] == file | {"maxLength": 200_000}
+    assert fields["more"] == {"type": "array", "items": file, "maxItems": 2}
+    assert fields["caption"] == file | {"maxLength": 10}
+    assert content["schema"]["required"] == ["title", "photo"]
+    assert content["schema"]["additionalProperties"] is False
+
+
+def test_the_document_describes_a_form_without_files_in_both_types(
+    document: dict[str, Any],
+) -> None:
+    content = document["paths"]["/lab/logins"]["post"]["requestBody"]["content"]
+    assert set(content) == {"multipart/form-data", "application/x-www-form-urlencoded"}
+    fields = content["application/x-www-form-urlencoded"]["schema"]["properties"]
+    assert fields == {"name": TEXT | {"minLength": 1}, "days": {"type": "integer"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "media_type", "schema"),
+    [
+        ("/lab/export", "200", "text/csv", {"type": "string"}),
+        ("/lab/events", "200", "text/event-stream", {"type": "string"}),
+        ("/lab/file", "200", "image/*", {"type": "string", "format": "binary"}),
+        ("/lab/file", "206", "image/*", {"type": "string", "format": "binary"}),
+    ],
+)
+def test_the_document_names_what_a_route_produces(
+    document: dict[str, Any], path: str, status: str, media_type: str, schema: dict[str, str]
+) -> None:
+    answer = document["paths"][path]["get"]["responses"][status]
+    assert answer["content"] == {media_type: {"schema": schema}}
 
 
 def test_the_document_describes_errors_as_problems(document: dict[str, Any]) -> None:

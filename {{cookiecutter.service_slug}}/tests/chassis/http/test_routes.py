@@ -4,9 +4,9 @@ import functools
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
-from typing import Any
+from typing import Any, Unpack
 
 import pytest
 from flask import Blueprint, Response
@@ -18,6 +18,7 @@ from lab import Box
 from lab import Closed
 from lab import Colour
 from lab import Item
+from lab import NewPhoto
 from lab import OnHold
 from lab import OutOfStock
 from lab import Thing
@@ -39,12 +40,14 @@ from werkzeug.exceptions import (
 from werkzeug.test import TestResponse
 from werkzeug.wrappers import Response as BaseResponse
 
+from service.chassis.http import middleware
 from service.chassis.http import problems
 from service.chassis.http.access import Access
 from service.chassis.http.application import Application
 from service.chassis.http.problems import ProblemType
-from service.chassis.http.routes import Created, Reply, Routes, TypedView
+from service.chassis.http.routes import Contract, Created, Reply, Routes, TypedView
 from service.chassis.http.validation import Invalid, Model
+from service.chassis.server.settings import ServerSettings
 
 
 class Ratio(Model):
@@ -55,7 +58,7 @@ class Secret(Thing):
     secret: str
 
 
-def answer(result: Any, kind: Any = Thing) -> TestResponse:
+def answer(result: Any, kind: Any = Thing, **contract: Unpack[Contract]) -> TestResponse:
     """Return what is sent where the only view returns `result` and is annotated with `kind`."""
 
     def view() -> Any:
@@ -65,7 +68,7 @@ def answer(result: Any, kind: Any = Thing) -> TestResponse:
     app = Application(__name__)
     blueprint = Blueprint("one", __name__)
     problems.init_app(app)
-    Routes(blueprint).get("/")(view)
+    Routes(blueprint).get("/", **contract)(view)
     app.register_blueprint(blueprint)
     return app.test_client().get("/")
 
@@ -135,7 +138,90 @@ def test_none_is_204_without_a_type(lab: FlaskClient) -> None:
 
 
 def test_a_response_goes_out_as_it_is() -> None:
-    assert answer(Response("raw", 218), Response).status_code == 218
+    assert answer(Response("raw", 218), Response, produces="text/html").status_code == 218
+
+
+def test_a_stream_goes_out_with_its_type_and_in_the_context_of_its_request(
+    lab: FlaskClient,
+) -> None:
+    response = lab.get("/lab/export")
+    assert (response.status_code, response.mimetype) == (200, "text/csv")
+    assert response.text == "name,app\r\n/lab/export,lab\r\n"
+
+
+def test_a_stream_may_be_a_reply_with_headers(lab: FlaskClient) -> None:
+    response = lab.get("/lab/events")
+    assert (response.mimetype, response.data) == (
+        "text/event-stream",
+        b"data: 1\n\ndata: 2\n\n",
+    )
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/lab/export", "/lab/events", "/lab/file"])
+def test_what_is_streamed_gives_its_slot_back_when_a_test_client_has_read_it(path: str) -> None:
+    app = lab_app()
+    middleware.init_app(app, ServerSettings(concurrency=1))
+    client = app.test_client()
+    for _ in range(3):
+        response = client.get(path)
+        assert (response.status_code, bool(response.data)) == (200, True)
+        assert client.head(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "data"),
+    [
+        ({}, 200, b"0123456789"),
+        ({"Range": "bytes=2-4"}, 206, b"234"),
+        ({"Range": "bytes=2-4", "If-Range": '"v0"'}, 200, b"0123456789"),
+        ({"If-None-Match": '"v1"'}, 304, b""),
+    ],
+)
+def test_a_file_is_sent_in_parts_and_only_where_it_is_not_known(
+    lab: FlaskClient, headers: dict[str, str], status: int, data: bytes
+) -> None:
+    response = lab.get("/lab/file", headers=headers)
+    assert (response.status_code, response.data) == (status, data)
+    assert response.headers["ETag"] == '"v1"'
+
+
+def test_a_range_that_a_file_has_not_is_a_problem_with_its_length(lab: FlaskClient) -> None:
+    response = lab.get("/lab/file", headers={"Range": "bytes=20-30"})
+    problem(response, 416)
+    assert response.headers["Content-Range"] == "bytes */10"
+
+
+@pytest.mark.parametrize(
+    ("result", "kind", "produces", "status"),
+    [
+        (Response("x", mimetype="text/csv"), Response, "text/csv", 200),
+        (Response("x", mimetype="image/png"), Response, "image/*", 200),
+        (Response(iter("x"), mimetype="text/csv"), Response, "text/plain", 500),
+        (Response("x", mimetype="text/csv"), Response, "image/*", 500),
+        (Response("x", mimetype="text/csv"), Response, "", 500),
+        (Response("{}", mimetype="application/json"), Thing, "", 200),
+        (Response("x", mimetype="text/csv"), Thing, "", 500),
+        (Response(status=202), Response, "", 202),
+        (Response("gone", 303), Response, "text/csv", 303),
+        (["x"], Iterator[str], "text/csv", 500),
+        (Response("x", mimetype="text/csv"), Iterator[str], "text/csv", 200),
+        (Response("x", mimetype="text/html"), Iterator[str], "text/csv", 500),
+    ],
+)
+def test_an_answer_of_a_type_that_is_not_declared_is_an_internal_error(
+    result: Any, kind: Any, produces: str, status: int
+) -> None:
+    assert answer(result, kind, produces=produces).status_code == status
+
+
+def test_a_stream_of_a_decorated_view_is_of_the_declared_type_too() -> None:
+    def view() -> Iterator[str]:
+        yield "x"
+
+    wrapped = deciding(Response("no", mimetype="text/html"))(view)
+    with pytest.raises(TypeError, match="view answered with text/html: must say so"):
+        TypedView(wrapped, "GET", "/", produces="text/csv")()
 
 
 async def asynchronous() -> Thing:
@@ -162,6 +248,30 @@ def with_dict(number: str, query: dict[str, str]) -> Thing:
     return Thing(name=number, colour=Colour(query["colour"]))
 
 
+def with_form(number: str, form: Thing) -> Thing:
+    return Thing(name=number, colour=form.colour)
+
+
+def with_both(number: str, body: Thing, form: Thing) -> Thing:
+    return Thing(name=number + body.name, colour=form.colour)
+
+
+def with_fields(number: str, form: dict[str, str]) -> Thing:
+    return Thing(name=number, colour=Colour(form["colour"]))
+
+
+def with_file(number: str, form: NewPhoto) -> Thing:
+    return Thing(name=number + form.title, colour=Colour.RED)
+
+
+def untyped(number: str) -> Iterator[str]:
+    yield number
+
+
+def endless(number: str) -> Iterator:  # type: ignore[type-arg]
+    yield number
+
+
 def union(number: str) -> Thing | Box:
     return THING if number else Box(kind="box", width=1)
 
@@ -182,7 +292,10 @@ def bare(number: str) -> Created:  # type: ignore[type-arg]
         (surplus, r"surplus and its rule /<number> do not agree: \['other'\] must be in both"),
         (mistyped, r"mistyped takes \['number'\] as another type than its rule /<number> gives"),
         (with_body, "with_body takes a body, which a GET request has not"),
-        (with_dict, "with_dict must take query and headers as models"),
+        (with_dict, "with_dict must take form, query and headers as models"),
+        (with_form, "with_form takes a body, which a GET request has not"),
+        (untyped, "untyped streams: must say what"),
+        (endless, "endless returns .*must be a model"),
         (union, "union returns .*must be a model"),
         (plain, "plain returns .*must be a model"),
         (bare, "bare returns .*must be a model"),
@@ -190,7 +303,25 @@ def bare(number: str) -> Created:  # type: ignore[type-arg]
 )
 def test_a_view_without_a_clear_contract_is_refused(view: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
-        TypedView(view, "GET", "/<number>", ())
+        TypedView(view, "GET", "/<number>")
+
+
+@pytest.mark.parametrize(
+    ("view", "contract", "message"),
+    [
+        (with_both, {}, "with_both takes a body and a form: a request has one"),
+        (with_fields, {}, "with_fields must take form, query and headers as models"),
+        (with_file, {}, "with_file takes files: must say how much, as in max_body_size="),
+        (with_form, {"produces": "text/csv"}, "with_form returns models, which are JSON"),
+        (untyped, {"produces": "text/*"}, "untyped streams: must say what"),
+        (untyped, {"produce": "text/csv"}, "unexpected keyword argument 'produce'"),
+    ],
+)
+def test_a_contract_that_does_not_fit_its_view_is_refused(
+    view: Any, contract: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        TypedView(view, "POST", "/<number>", **contract)
 
 
 def test_a_decorated_view_is_the_function_itself() -> None:

@@ -19,6 +19,7 @@ from service.chassis.http.access import Access
 from service.chassis.http.application import Application
 from service.chassis.http.cors import allow_origins
 from service.chassis.http.probes import Probes
+from service.chassis.http.uploads import MULTIPART
 from service.chassis.server.settings import ServerSettings
 from service.chassis.telemetry import metrics
 
@@ -186,7 +187,10 @@ class BodyTimeout:
         return self._app(environ, start_response)
 
     def _read_chunked(self, environ: WSGIEnvironment) -> None:
-        if not _shows_its_end(environ.get("CONTENT_TYPE", "")):
+        if _media_type(environ) == MULTIPART:  # Werkzeug reads a file in pieces, up to its end
+            environ["wsgi.input_terminated"] = True
+            return
+        if not _shows_its_end(_media_type(environ)):
             message = "A chunked body must be JSON or multipart; send Content-Length."
             raise exceptions.LengthRequired(message)
         data = environ["wsgi.input"].read(self._max_size + 1)
@@ -235,13 +239,17 @@ def _collect(body: Iterable[bytes]) -> list[bytes]:
             body.close()
 
 
-def _shows_its_end(content_type: str) -> bool:
+def _media_type(environ: WSGIEnvironment) -> str:
+    media_type: str = environ.get("CONTENT_TYPE", "").partition(";")[0]
+    return media_type.strip().lower()
+
+
+def _shows_its_end(media_type: str) -> bool:
     """Return whether a body of this type that is cut short is malformed, unless it is a number.
 
     The server does not tell where a chunked one was cut.
     """
-    media_type = content_type.partition(";")[0].strip().lower()
-    return media_type in ("application/json", "multipart/form-data") or media_type.endswith("+json")
+    return media_type == "application/json" or media_type.endswith("+json")
 
 
 def init_app(app: Application, settings: ServerSettings) -> None:

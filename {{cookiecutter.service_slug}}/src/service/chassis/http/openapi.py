@@ -7,24 +7,26 @@ from typing import Any
 
 import orjson
 from flask import Flask, Response
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.routing import BaseConverter
 from werkzeug.routing import Rule
 
 from service.chassis.http import docs
+from service.chassis.http import uploads
 from service.chassis.http.application import Application
 from service.chassis.http.problems import MEDIA_TYPE, Problem, ProblemType
 from service.chassis.http.routes import VARIABLE, TypedView
 from service.chassis.http.validation import Json, header_name
 from service.chassis.project import PROJECT
 
-Schemas = dict[Any, Json]  # by ((endpoint, "body", "query", "headers" or "return"), mode)
+Schemas = dict[Any, Json]  # by ((endpoint, "body", "form", "query", "headers" or "return"), mode)
 
 REF = "#/components/schemas/"
 PROBLEM = {"$ref": "#/components/responses/Problem"}
 TEXT: Json = {"type": "string", "minLength": 1}
+BINARY: Json = {"type": "string", "format": "binary"}  # of 3.0, which tools know
 HEADER: Json = {"schema": {"type": "string"}}
 HEADERS: dict[str, Json] = {
     "ETag": {"description": "Version of the resource", **HEADER},
@@ -134,10 +136,26 @@ def _make_operation(rule: Rule, view: TypedView, schemas: Schemas, models: dict[
     if "body" in view.inputs:
         content = {"application/json": {"schema": schemas[(rule.endpoint, "body"), "validation"]}}
         operation["requestBody"] = {"required": True, "content": content}
+    if "form" in view.inputs:
+        schema = models[schemas[(rule.endpoint, "form"), "validation"]["$ref"].removeprefix(REF)]
+        operation["requestBody"] = {"required": True, "content": _form(view.inputs["form"], schema)}
     if view.security:
         operation["security"] = [{view.security.name: list(view.security.scopes)}]
     operation["responses"] = _responses(rule, view, schemas)
     return {key: value for key, value in operation.items() if value}
+
+
+def _form(model: type[BaseModel], schema: Json) -> Json:
+    properties = {name: _without_null(one) for name, one in schema["properties"].items()}
+    content: Json = {"schema": schema | {"properties": properties}}
+    encoding = {
+        name: {"contentType": ", ".join(limits.media_types)}
+        for name, limits in uploads.file_fields(model).items()
+        if limits.media_types
+    }
+    if encoding:
+        content["encoding"] = encoding
+    return dict.fromkeys(uploads.media_types(model), content)
 
 
 def _path_parameter(name: str, converter: BaseConverter) -> Json:
@@ -152,7 +170,7 @@ def _path_parameter(name: str, converter: BaseConverter) -> Json:
 
 def _parameters(model: Json, place: str) -> Iterator[Json]:
     for name, declared in model["properties"].items():
-        schema = dict(declared)
+        schema = _without_null(declared)
         parameter = {
             "name": header_name(name) if place == "header" else name,
             "in": place,
@@ -161,13 +179,19 @@ def _parameters(model: Json, place: str) -> Iterator[Json]:
         for key in ("description", "deprecated"):
             if key in schema:
                 parameter[key] = schema.pop(key)
-        kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
-        if kinds:  # a parameter is absent, never null
-            del schema["anyOf"]
-            schema |= {"anyOf": kinds} if len(kinds) > 1 else kinds[0]
-            if schema.get("default", "") is None:
-                del schema["default"]
         yield parameter | {"schema": schema}
+
+
+def _without_null(declared: Json) -> Json:
+    """Copy the schema of what is absent, never null: a parameter or a form's field."""
+    schema = dict(declared)
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if kinds:
+        del schema["anyOf"]
+        schema |= {"anyOf": kinds} if len(kinds) > 1 else kinds[0]
+        if schema.get("default", "") is None:
+            del schema["default"]
+    return schema
 
 
 def _responses(rule: Rule, view: TypedView, schemas: Schemas) -> Json:
@@ -175,6 +199,9 @@ def _responses(rule: Rule, view: TypedView, schemas: Schemas) -> Json:
     if view.output:
         schema = schemas[(rule.endpoint, "return"), "serialization"]
         answer["content"] = {"application/json": {"schema": schema}}
+    elif view.produces:
+        text = view.produces.startswith("text/")
+        answer["content"] = {view.produces: {"schema": {"type": "string"} if text else BINARY}}
     headers = {name: HEADERS.get(name, HEADER) for name in (view.reply.sends if view.reply else ())}
     if headers:
         answer["headers"] = headers
@@ -186,10 +213,12 @@ def _responses(rule: Rule, view: TypedView, schemas: Schemas) -> Json:
         statuses.add(404)
     if view.inputs:
         statuses.add(422)
-    if "body" in view.inputs:
+    if {"body", "form"} & view.inputs.keys():
         statuses |= {400, 413, 415}
     others: dict[int, Json] = {
-        status: PROBLEM if status >= 400 else {"description": HTTP_STATUS_CODES[status]}
+        status: PROBLEM
+        if status >= 400
+        else {**(answer if status < 300 else {}), "description": HTTP_STATUS_CODES[status]}
         for status in statuses
     }
     if 304 in others and "ETag" in headers:

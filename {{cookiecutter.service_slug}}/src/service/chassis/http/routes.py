@@ -3,17 +3,19 @@
 import inspect
 import re
 import typing as t
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import update_wrapper
 from uuid import UUID
 
-from flask import Blueprint, Response, current_app, g, request
+from flask import Blueprint, Response, current_app, g, request, stream_with_context
 from pydantic import BaseModel, TypeAdapter
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as BaseResponse
 
 from service.chassis.http.problems import ProblemType
+from service.chassis.http.uploads import file_fields
 from service.chassis.http.validation import READERS
 
 VARIABLE = re.compile(r"<(?:(\w+)(?:\([^)]*\))?:)?(\w+)>")  # converter and name
@@ -26,6 +28,7 @@ CONVERTED = {
     "float": float,
     "uuid": UUID,
 }
+JSON = "application/json"
 T = t.TypeVar("T")
 
 
@@ -69,15 +72,20 @@ class SecurityScheme:
 class Contract(t.TypedDict, total=False):
     """What the annotations of a view do not say.
 
-    `raises` are the statuses and problem types of the errors that it raises.
+    `raises` are the statuses and problem types of the errors that it raises, and the statuses that
+    a file's Response may have (206, 304).
     `security` says who may call it, None that everyone may.
+    `produces` is the media type of a stream or a Response, as in `text/csv` or `image/*`.
+    `max_body_size` is its own limit in bytes, instead of the setting's.
     """
 
     raises: tuple[int | type[ProblemType], ...]
     security: SecurityScheme | None
+    produces: str
+    max_body_size: int
 
 
-Result = BaseModel | list[t.Any] | Reply[t.Any] | Response | None
+Result = BaseModel | list[t.Any] | Reply[t.Any] | Response | Iterator[t.Any] | None
 View = t.TypeVar("View", bound=Callable[..., Result])
 
 
@@ -91,6 +99,8 @@ class TypedView:
         rule: str,
         raises: tuple[int | type[ProblemType], ...] = (),
         security: SecurityScheme | None = None,
+        produces: str = "",
+        max_body_size: int | None = None,
     ) -> None:
         update_wrapper(self, view)
         self.view = view
@@ -100,6 +110,8 @@ class TypedView:
         self.security = security
         if not isinstance(security, SecurityScheme | None):
             self._refuse(f"has security={security!r}, which is no SecurityScheme")
+        self.produces = produces
+        self._max_body_size = max_body_size
         hints = t.get_type_hints(view, include_extras=True)
         self.inputs = {name: hints[name] for name in READERS if name in hints}
         self._check_arguments(rule, hints)
@@ -115,11 +127,18 @@ class TypedView:
         self.kind = t.get_origin(body) or body
         self.item = next(iter(t.get_args(body)), None) if self.kind is list else None
         self.output = body if _is_model(self.item or self.kind) else None
-        if not self.output and (is_reply or hint not in (type(None), Response)):
+        self._is_stream = self.kind in (Iterator, Generator)
+        is_known = self.output or self._is_stream or hint in (type(None), Response)
+        if not is_known or hint in (Iterator, Generator):
             self._refuse(
-                f"returns {body}: must be a model, a list of one model, "
-                "a reply of these, a Response or None"
+                f"returns {body}: must be a model, a list of one model, an iterator of str or "
+                "bytes, a reply of these, a Response or None"
             )
+        if self._is_stream and ("*" in self.produces or not self.produces):
+            self._refuse('streams: must say what, as in produces="text/csv"')
+        if self.output and self.produces:
+            self._refuse("returns models, which are JSON: must not say what it produces")
+        self.produces = self.produces or (JSON if self.output else "")
         self.status = self.reply.status if self.reply else 204 if hint is type(None) else 200
         self._encode = TypeAdapter(self.output).serializer.to_json if self.output else None
 
@@ -140,22 +159,30 @@ class TypedView:
             self._refuse(f"and its rule {rule} do not agree: {odd} must be in both")
         if wrong := [name for name, kind in variables.items() if hints[name] is not kind]:
             self._refuse(f"takes {wrong} as another type than its rule {rule} gives")
-        if "body" in self.inputs and self.method in ("GET", "DELETE"):
+        bodies = {"body", "form"}.intersection(self.inputs)
+        if bodies and self.method in ("GET", "DELETE"):
             self._refuse(f"takes a body, which a {self.method} request has not")
-        if any(not _is_model(self.inputs.get(name, BaseModel)) for name in ("query", "headers")):
-            self._refuse("must take query and headers as models")
+        if len(bodies) > 1:
+            self._refuse("takes a body and a form: a request has one of them")
+        if any(not _is_model(self.inputs[name]) for name in self.inputs.keys() - {"body"}):
+            self._refuse("must take form, query and headers as models")
+        if "form" in bodies and file_fields(self.inputs["form"]) and not self._max_body_size:
+            self._refuse("takes files: must say how much, as in max_body_size=2_000_000")
 
     def __call__(self, **arguments: t.Any) -> Response:
         if self.security:
             g.caller = self.security.check(*self.security.scopes)
         if arguments and "\0" in request.path:  # nothing has such a name, and databases fail on it
             raise NotFound
+        if self._max_body_size:
+            request.max_content_length = self._max_body_size
         for name, read in self._readers:
             arguments[name] = read()
         return self._to_response(self.view(**arguments))
 
     def _to_response(self, result: t.Any) -> Response:
         if isinstance(result, BaseResponse):  # the view's own, or that of a decorator
+            self._check_type(result)
             return t.cast("Response", result)
         if self._is_decorated and isinstance(result, tuple):
             return current_app.make_response(result)
@@ -171,10 +198,20 @@ class TypedView:
             # On wrong types pydantic only warns, and None and other models it encodes as null and
             # {}: hence the checks before.
             data = data or self._encode(result, by_alias=True, warnings="error")
-            return Response(data, self.status, headers, content_type="application/json")
+            return Response(data, self.status, headers, content_type=JSON)
+        if self._is_stream:
+            return Response(stream_with_context(result), self.status, headers, self.produces)
         response = Response(status=204)
         del response.headers["Content-Type"]
         return response
+
+    def _check_type(self, response: BaseResponse) -> None:
+        """See that a successful answer with a body is of the type that the document names."""
+        if self._is_decorated and self.produces in ("", JSON):
+            return  # a decorator may answer in its own way
+        is_success = 200 <= response.status_code < 300 and response.response
+        if is_success and not fnmatchcase(response.mimetype or "", self.produces):
+            self._refuse(f'answered with {response.mimetype}: must say so, as in produces="..."')
 
     def _expect(self, kind: type, *results: object) -> None:
         for result in results:

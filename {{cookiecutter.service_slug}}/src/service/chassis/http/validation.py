@@ -1,7 +1,7 @@
-"""What a request must look like: the models' base, and the readers of body, query and headers."""
+"""What a request must look like: the models' base; readers of body, form, query and headers."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -19,6 +19,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 from pydantic_core.core_schema import no_info_before_validator_function
 from werkzeug.exceptions import BadRequest, UnprocessableEntity, UnsupportedMediaType
+
+from service.chassis.http import uploads
 
 MAX_ERRORS = 100  # more are not listed: the answer would be many times the size of the body
 SCALAR = re.compile(r"-?(0|[1-9]\d{0,99})(\.\d{1,99})?([eE][+-]?\d{1,3})?|true|false", re.ASCII)
@@ -135,19 +137,34 @@ def body_reader(hint: Any) -> Reader:
     return read
 
 
+def form_reader(model: type[BaseModel]) -> Reader:
+    """Make a function that reads a form as `model`; it raises 400, 413, 415, 422 or 503."""
+    validate = TypeAdapter(model).validator.validate_python
+    media_types = uploads.media_types(model)
+    lists = _names_of_lists(_kinds(model))
+
+    def read() -> Any:
+        if request.mimetype not in media_types:
+            raise UnsupportedMediaType(f"The body must be {' or '.join(media_types)}.")
+        given = _collapse(uploads.parse_form().lists(), lists)
+        try:
+            return validate(given, by_alias=True, by_name=False)
+        except ValidationError as error:
+            raise _to_problem(error, lambda error: {"pointer": _pointer(error, given)}) from None
+
+    return read
+
+
 def query_reader(model: type[BaseModel]) -> Reader:
     """Make a function that reads the query as `model`.
 
     It raises 422, also where a parameter that is no list is repeated.
     """
     kinds = _kinds(model)
-    lists = {name for name in kinds if "array" in kinds[name]}
+    lists = _names_of_lists(kinds)
 
     def given() -> Parameters:
-        return {
-            name: values if name in lists or len(values) > 1 else values[0]
-            for name, values in request.args.lists()
-        }
+        return _collapse(request.args.lists(), lists)
 
     return _reader(model, kinds, given, lambda name: {"parameter": name})
 
@@ -169,6 +186,7 @@ def headers_reader(model: type[BaseModel]) -> Reader:
 
 READERS: dict[str, Callable[[Any], Reader]] = {
     "body": body_reader,
+    "form": form_reader,
     "query": query_reader,
     "headers": headers_reader,
 }
@@ -230,6 +248,17 @@ def _reader(
             raise _to_problem(error, place_of) from None
 
     return read
+
+
+def _names_of_lists(kinds: dict[str, set[str]]) -> set[str]:
+    return {name for name in kinds if "array" in kinds[name]}
+
+
+def _collapse(given: Iterable[tuple[str, list[Any]]], lists: set[str]) -> dict[str, Any]:
+    """Take the one value out of what is no list; what is repeated stays, to be refused."""
+    return {
+        name: values if name in lists or len(values) > 1 else values[0] for name, values in given
+    }
 
 
 def _to_problem(error: ValidationError, place: Callable[[ErrorDetails], Detail]) -> Invalid:
