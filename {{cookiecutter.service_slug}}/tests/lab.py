@@ -101,7 +101,7 @@ class NewPhoto(Model):
     title: Annotated[str, Field(min_length=1, max_length=50)]
     stars: Annotated[int, Field(ge=0, le=5)] = 0
     tag: list[str] = Field(default_factory=list)
-    photo: Annotated[FileStorage, FileLimits(200_000, ("image/png", "image/jpeg"))]
+    photo: Annotated[FileStorage, FileLimits(20_000, ("image/png", "image/jpeg"))]
     more: Annotated[list[Annotated[FileStorage, FileLimits()]], Field(max_length=2)] = Field(
         default_factory=list
     )

@@ -200,8 +200,7 @@ def _responses(rule: Rule, view: TypedView, schemas: Schemas) -> Json:
         schema = schemas[(rule.endpoint, "return"), "serialization"]
         answer["content"] = {"application/json": {"schema": schema}}
     elif view.produces:
-        text = view.produces.startswith("text/")
-        answer["content"] = {view.produces: {"schema": {"type": "string"} if text else BINARY}}
+        answer["content"] = {view.produces: _produced(view.produces)}
     headers = {name: HEADERS.get(name, HEADER) for name in (view.reply.sends if view.reply else ())}
     if headers:
         answer["headers"] = headers
@@ -247,6 +246,12 @@ def _problem(description: str, schema: Json) -> Json:
         "headers": {"Retry-After": HEADERS["Retry-After"]},
         "content": {MEDIA_TYPE: {"schema": schema}},
     }
+
+
+def _produced(media_type: str) -> Json:
+    if media_type == "text/event-stream":
+        return {}  # tools would take its schema for that of each event
+    return {"schema": {"type": "string"} if media_type.startswith("text/") else BINARY}
 
 
 def init_app(app: Application) -> None:
