@@ -1,5 +1,6 @@
 """Forms and their files: what is taken, what is refused and where files are kept."""
 
+import hashlib
 import io
 import tempfile
 from contextlib import closing
@@ -21,14 +22,16 @@ from service.app import create_app
 from service.chassis.http import problems
 from service.chassis.http.application import Application
 from service.chassis.http.routes import Routes
+from service.chassis.http.uploads import FILE_MEMORY
+from service.chassis.http.uploads import MAX_FIELD
 from service.chassis.http.uploads import MAX_PARTS
-from service.chassis.http.uploads import PART_MEMORY
 from service.chassis.http.uploads import FileLimits
+from service.chassis.http.uploads import parse_form
 from service.chassis.http.validation import Model
 
 MULTIPART = "multipart/form-data"
 LARGE = 150_000  # more than is kept in memory
-LIMITS = "A form has at most 400000 bytes and 100 parts, and a field that is no file at most 65536"
+LIMITS = "A form has at most 400000 bytes and 64 parts, and a field that is no file at most 98304"
 
 
 def png(size: int = 1) -> tuple[io.BytesIO, str, str]:
@@ -47,6 +50,12 @@ def send(client: FlaskClient, **fields: Any) -> TestResponse:
     return client.post("/lab/photos", data=data, content_type=MULTIPART)
 
 
+def digest() -> str:
+    """Return the digest of the file that the request's form has."""
+    (file,) = (file for _, (file,) in parse_form().lists() if isinstance(file, FileStorage))
+    return hashlib.sha256(file.read()).hexdigest()
+
+
 def create_lab_app() -> Application:
     """Make the service's application with the lab's routes."""
     app = create_app()
@@ -57,6 +66,14 @@ def create_lab_app() -> Application:
 def test_a_form_comes_as_its_model(lab: FlaskClient) -> None:
     answer = send(lab, photo=png(5), stars="3", tag=["x", "y"], more=[other(LARGE), other(6)])
     assert answer.get_json()["name"] == f"a 3 ['x', 'y'] a.png [5, {LARGE}, 6] None"
+
+
+@pytest.mark.parametrize("content", [b"\r\n", b"\r\n--", b"--", bytes(range(256))], ids=repr)
+def test_a_file_comes_as_it_was_sent(lab: FlaskClient, content: bytes) -> None:
+    data = content * (LARGE // len(content))
+    body = {"name": "a", "file": (io.BytesIO(data), "a")}
+    lab.application.add_url_rule("/digest", view_func=digest, methods=["POST"])
+    assert lab.post("/digest", data=body).text == hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.parametrize("content_type", [MULTIPART, "application/x-www-form-urlencoded"])
@@ -119,7 +136,7 @@ def test_a_wrong_field_is_pointed_at(
         ({"photo": png(20_001)}, 413, "photo has more than 20000 bytes."),
         ({"caption": other(11)}, 413, "caption has more than 10 bytes."),
         ({"more": other(400_000)}, 413, LIMITS),
-        ({"title": "x" * (PART_MEMORY + 1)}, 413, LIMITS),
+        ({"title": "x" * (MAX_FIELD + 1)}, 413, LIMITS),
         ({"tag": ["x"] * MAX_PARTS}, 413, LIMITS),
         ({"photo": other()}, 415, "photo must be image/png or image/jpeg."),
     ],
@@ -186,8 +203,8 @@ def test_an_upload_that_cannot_be_kept_is_refused_for_a_moment(
     lab: FlaskClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
-    assert send(lab, more=other(PART_MEMORY)).status_code == 200
-    answer = send(lab, more=other(PART_MEMORY + 1))
+    assert send(lab, more=other(FILE_MEMORY)).status_code == 200
+    answer = send(lab, more=other(FILE_MEMORY + 1))
     problem(answer, 503)
     assert answer.headers["Retry-After"] == "1"
     assert "an upload could not be kept: [Errno 2]" in caplog.text

@@ -25,8 +25,9 @@ from werkzeug.formparser import FormDataParser
 log = logging.getLogger("service")
 
 RETRY_AFTER = 1  # seconds
-MAX_PARTS = 100  # fields and files of a form
-PART_MEMORY = 65_536  # bytes: what a field may have, and a file keeps in memory
+MAX_PARTS = 64  # fields and files of a form
+MAX_FIELD = 98_304  # bytes; Werkzeug reads 65,536 at once, to which it adds what it has left over
+FILE_MEMORY = 65_536  # bytes; the rest of a file is kept on disk
 MULTIPART = "multipart/form-data"
 FORM_TYPES = ("application/x-www-form-urlencoded", MULTIPART)
 
@@ -76,14 +77,14 @@ class FormParser(FormDataParser):
     """Werkzeug's parser with small limits in memory; it raises ValueError for what is no form."""
 
     def __init__(self, **options: Any) -> None:
-        limits = {"max_form_memory_size": PART_MEMORY, "max_form_parts": MAX_PARTS}
+        limits = {"max_form_memory_size": MAX_FIELD, "max_form_parts": MAX_PARTS}
         super().__init__(**options | limits, silent=False)
 
     def parse(self, *body: Any, **options: Any) -> Any:
         """Return the stream, the fields and the files, which are closed if it fails."""
         with ExitStack() as files:
             self.stream_factory = lambda *_, **__: cast(
-                "IO[bytes]", files.enter_context(SpooledTemporaryFile(PART_MEMORY))
+                "IO[bytes]", files.enter_context(SpooledTemporaryFile(FILE_MEMORY))
             )
             parsed = super().parse(*body, **options)
             files.pop_all()
@@ -101,7 +102,7 @@ def parse_form() -> MultiDict[str, Any]:
     except RequestEntityTooLarge:
         raise RequestEntityTooLarge(
             f"A form has at most {request.max_content_length} bytes and {MAX_PARTS} parts, "
-            f"and a field that is no file at most {PART_MEMORY} bytes."
+            f"and a field that is no file at most {MAX_FIELD} bytes."
         ) from None
     except ValueError as error:
         raise BadRequest(f"The body is not a form: {error}.") from None
