@@ -323,6 +323,11 @@ def test_the_image_finds_the_source_where_it_is_copied() -> None:
     assert found(r"PYTHONPATH=(\S+)", "Dockerfile") == f"{workdir}/src"
 
 
+def test_the_image_keeps_uploads_where_the_readme_says() -> None:
+    folder = found(r"TMPDIR=(\S+)", "Dockerfile")
+    assert found(r"`TMPDIR`, in the image (\S+),", "README.md") == folder
+
+
 def test_the_image_starts_what_make_run_starts() -> None:
     assert found(r"^CMD \[(.+)\]$", "Dockerfile").replace('", "', " ").strip('"') == found(
         r"exec \$\(BIN\)/(python .+)$", "Makefile"
