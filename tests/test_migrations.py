@@ -18,7 +18,7 @@ MIGRATION = '''"""Tried."""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "tried"
+revision = "{name}"
 down_revision = "0002"
 {more}
 
@@ -91,9 +91,9 @@ def make_passes(service: Path, *arguments: str) -> None:
     assert code == 0, output
 
 
-def add(service: Path, change: str, more: str = "") -> None:
-    path = service / "migrations" / "versions" / "tried.py"
-    path.write_text(MIGRATION.format(change=change, more=more), encoding="utf-8")
+def add(service: Path, change: str, more: str = "", name: str = "tried") -> None:
+    path = service / "migrations" / "versions" / f"{name}.py"
+    path.write_text(MIGRATION.format(change=change, more=more, name=name), encoding="utf-8")
 
 
 def previous(service: Path) -> tuple[int, str]:
@@ -140,6 +140,20 @@ def test_a_table_that_changed_becomes_a_migration_that_passes_the_checks(service
     written = next((service / "migrations" / "versions").glob("*_see_orders.py"))
     added = 'add_column(sa.Column("seen", sa.DateTime(timezone=True), nullable=True))'
     assert added in written.read_text("utf-8")
+    make_passes(service, "lint")
+    make_passes(service, "migrate")
+
+
+def test_two_branches_are_joined_by_the_line_that_refuses_their_two_heads(service: Path) -> None:
+    add(service, ADD.format(""), name="here")
+    make_passes(service, "migrate")
+    add(service, ADD.replace('"x"', '"y"').format(""), name="there")
+    for target in ("migrate", "lint-migrations"):
+        code, output = make(service, target)
+        assert (code, "2 heads, here and there: join them by" in output) == (2, True), output
+    told = output.partition("`")[2].partition("`")[0]
+    assert told in (service / "database" / "README.md").read_text("utf-8")
+    subprocess.run(told.split(), cwd=service, check=True, capture_output=True)
     make_passes(service, "lint")
     make_passes(service, "migrate")
 

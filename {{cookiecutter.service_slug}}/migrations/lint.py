@@ -73,7 +73,8 @@ def findings(sql: str, accepted: Collection[str] = ()) -> Iterator[str]:
         squawk, input=sql, capture_output=True, text=True, check=False
     )
     if done.returncode not in (0, 1) or not done.stdout:
-        raise RuntimeError(done.stderr)
+        yield f"squawk: {done.stderr.strip()}"
+        return
     lines = sql.splitlines()
     for finding in json.loads(done.stdout):
         rule = finding["rule_name"]

@@ -346,6 +346,14 @@ def test_a_finding_that_is_meant_passes(
     assert lint.main(copied) == 0
 
 
+def test_a_rule_that_does_not_exist_is_told(
+    lint: ModuleType, copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(copied, accepted='accepted = {"no-such-rule": "unused"}\n')
+    assert lint.main(copied) == 1
+    assert "tried.py: squawk: error: invalid value 'no-such-rule'" in capsys.readouterr().out
+
+
 def test_two_migrations_of_one_day_with_one_message_are_two_files(config: Config) -> None:
     for _ in range(2):
         command.revision(config, message="add a column")
