@@ -1,7 +1,8 @@
 # Database commands of the Makefile. DATABASE_URL names the database; the default is SQLite in .data.
 ALEMBIC := $(BIN)/python -m alembic
 SECRETS := $(addprefix .secrets/,database-superuser database-owner database-application)
-POSTGRES := postgres:18
+POSTGRES := $(shell sed -n 's/^    image: \(.*postgres:.*\)/\1/p' compose.database.yaml)
+PINNED += compose.database.yaml
 PREVIOUS := .venv/previous
 IN_DATABASE = docker compose exec -T $(NAME)-db
 
