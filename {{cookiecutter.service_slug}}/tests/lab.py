@@ -265,7 +265,7 @@ def sell(body: Default) -> None:
 
 def check_key(*scopes: str) -> str:
     key = request.headers.get("X-API-Key")
-    if key is None:
+    if key not in ("reader", "writer"):
         raise Unauthorized("Send the key in X-API-Key.", www_authenticate=WWWAuthenticate("key"))
     if "write" in scopes and key != "writer":
         raise Forbidden("This key only reads.")
