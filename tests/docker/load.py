@@ -34,7 +34,7 @@ class Answer:
     @property
     def location(self) -> str:
         """The path that its Location leads to."""
-        return urljoin(self.path, self.headers["Location"])
+        return urljoin(self.path, str(self.headers["Location"]))
 
     def json(self) -> Any:
         """The body, which must be JSON."""
