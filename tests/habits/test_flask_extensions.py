@@ -385,3 +385,9 @@ def test_an_extension_does_what_it_does_in_flask(
     app = make()
     app.config["OWN_FOLDER"] = str(tmp_path)
     assert scenario(app) == expected
+
+
+def test_flask_cors_works_beside_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORS_ALLOWED_ORIGINS", FRONT["Origin"])
+    scenario, expected = SCENARIOS["cors"]
+    assert scenario(create_app()) == expected
