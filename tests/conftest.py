@@ -67,6 +67,40 @@ def commit(folder: Path, message: str = "A commit") -> Path:
     return folder
 
 
+def installed(baked: Path, service_python: Path, folder: Path) -> Path:
+    """Return a copy under a path with a space, committed, whose tools are installed."""
+    service = Path(shutil.copytree(baked, folder / "my service"))
+    (service / ".venv").mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (service / ".venv" / name).symlink_to(service_python.parents[1] / name)
+    for stamp in ("run", "dev"):
+        (service / ".venv" / stamp).touch()
+    return commit(service)
+
+
+def make(service: Path, *arguments: str) -> tuple[int, str]:
+    """Run make; return its exit status and output."""
+    # The environment is not made by make, which would let it find the source.
+    source = str(service / "src")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(service.parent), "PYTHONPATH": source}
+    command = ("make", "--no-print-directory", *arguments)
+    done = subprocess.run(
+        command,
+        cwd=service,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return done.returncode, done.stdout
+
+
+def make_passes(service: Path, *arguments: str) -> None:
+    """Run make, which must succeed."""
+    code, output = make(service, *arguments)
+    assert code == 0, output
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template without caches; not to be changed by a test."""

@@ -1,8 +1,5 @@
 """The commands of a service that change its tables, and its last release on the newest ones."""
 
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +7,9 @@ import pytest
 from hooks import post_gen_project as hook
 from tests.conftest import Bake
 from tests.conftest import commit
+from tests.conftest import installed
+from tests.conftest import make
+from tests.conftest import make_passes
 
 pytestmark = pytest.mark.slow
 
@@ -57,38 +57,6 @@ def service(bake: Bake, service_python: Path, tmp_path: Path) -> Path:
 def empty(bake: Bake, service_python: Path, tmp_path: Path) -> Path:
     """The same without the sample."""
     return installed(bake(database="postgresql", sample="no"), service_python, tmp_path)
-
-
-def installed(baked: Path, service_python: Path, folder: Path) -> Path:
-    """Return a copy under a path with a space, committed, whose tools are installed."""
-    service = Path(shutil.copytree(baked, folder / "my service"))
-    (service / ".venv").mkdir()
-    for name in ("bin", "lib", "pyvenv.cfg"):
-        (service / ".venv" / name).symlink_to(service_python.parents[1] / name)
-    for stamp in ("run", "dev"):
-        (service / ".venv" / stamp).touch()
-    return commit(service)
-
-
-def make(service: Path, *arguments: str) -> tuple[int, str]:
-    # The environment is not made by make, which would let it find the source.
-    source = str(service / "src")
-    environment = {"PATH": os.environ["PATH"], "HOME": str(service.parent), "PYTHONPATH": source}
-    command = ("make", "--no-print-directory", *arguments)
-    done = subprocess.run(
-        command,
-        cwd=service,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    return done.returncode, done.stdout
-
-
-def make_passes(service: Path, *arguments: str) -> None:
-    code, output = make(service, *arguments)
-    assert code == 0, output
 
 
 def add(service: Path, change: str, more: str = "", name: str = "tried") -> None:

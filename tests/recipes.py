@@ -1,0 +1,38 @@
+"""The code of a service's RECIPES.md, put where the text before each block says."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+BLOCK = re.compile(r"^```(?:python|markdown)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"`([\w/.*-]+\.(?:py|md))`")
+PLACE = re.compile(r"\bat the end\b|\b(before|after) `([^`]+)`", re.IGNORECASE)
+
+
+def blocks(text: str) -> Iterator[tuple[str, re.Match[str] | None, str]]:
+    """Yield the file, the place in it and the code of each block; no place is a new file."""
+    name = ""
+    places: list[re.Match[str]] = []
+    end = 0
+    for block in BLOCK.finditer(text):
+        before = text[end : block.start()].strip().split("\n\n")[-1]
+        if before:
+            name = (FILE.findall(before) or [name])[-1]
+            places = list(PLACE.finditer(before))
+        yield name, places.pop(0) if places else None, block[1]
+        end = block.end()
+
+
+def put(path: Path, place: re.Match[str] | None, code: str) -> None:
+    """Write a new file, or code into one."""
+    if place is None:
+        assert not path.exists(), path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code, encoding="utf-8")
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    position = len(lines)
+    if side := place[1]:
+        position = next(number for number, line in enumerate(lines) if place[2] in line)
+        position += side.lower() == "after"
+    path.write_text("".join([*lines[:position], code, *lines[position:]]), encoding="utf-8")

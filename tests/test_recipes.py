@@ -1,0 +1,41 @@
+"""Every recipe of a service's RECIPES.md, followed in one service, which then passes its checks."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Bake
+from tests.conftest import installed
+from tests.conftest import make_passes
+from tests.recipes import blocks
+from tests.recipes import put
+
+pytestmark = pytest.mark.slow
+
+TESTS = ("api", "clients", "jobs", "test_consistency.py", "test_app.py", "chassis/test_settings.py")
+
+
+def follow(service: Path) -> None:
+    """Do what the recipes say."""
+    for name, place, code in blocks((service / "RECIPES.md").read_text("utf-8")):
+        if name.startswith("migrations/"):
+            make_passes(service, "migration", "m=book rooms")
+            (path,) = service.glob(name)
+        else:
+            path = service / name
+        put(path, place, code)
+    make_passes(service, "format", "openapi")
+
+
+@pytest.mark.parametrize(
+    "answers", [{"sample": "no"}, {"database": "postgresql"}], ids=["least", "most"]
+)
+def test_a_service_with_every_recipe_passes_its_checks(
+    bake: Bake, service_python: Path, tmp_path: Path, answers: dict[str, str]
+) -> None:
+    service = installed(bake(**answers), service_python, tmp_path)
+    follow(service)
+    make_passes(service, "lint")
+    tests = [f"tests/{name}" for name in TESTS]
+    tests += ["tests/test_migrations.py"] if "database" in answers else []
+    make_passes(service, "test", f"ARGS=-q {' '.join(tests)}")
