@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,23 @@ def test_a_start_compiles_almost_nothing(image: str) -> None:
     )
     imported, missing = map(int, docker("run", "--rm", image, "python", "-c", code).split())
     assert missing < imported / 20
+
+
+def test_a_new_dependency_has_bytecode_from_its_line_in_the_lock_alone(
+    service: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(service, tmp_path / "service")
+    development = (copy / "requirements-dev.txt").read_text("utf-8")
+    (pin,) = re.findall(r"^pyyaml==(?:.*\\\n)+.*\n", development, re.MULTILINE)
+    with (copy / "requirements.txt").open("a", encoding="utf-8") as file:
+        file.write(pin)
+    tag = f"template-test-{uuid.uuid4().hex[:12]}"
+    build(copy, tag)
+    try:
+        found = "import os, yaml; print(os.path.exists(yaml.__cached__))"
+        assert docker("run", "--rm", "--read-only", tag, "python", "-c", found).strip() == "True"
+    finally:
+        docker("rmi", "--force", tag)
 
 
 def test_an_edit_of_the_source_leaves_the_dependencies_as_they_are(

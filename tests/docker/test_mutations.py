@@ -24,7 +24,6 @@ MUTATIONS = [
     ("Dockerfile", "PYTHONPATH=/app/src", "PYTHONPATH=/srv/src", "the_image_finds_the_source"),
     ("Dockerfile", "secret,id=ca", "secret,id=cert", "make_and_the_readme_give_the_build"),
     ("Dockerfile", "TMPDIR=/dev/shm", "TMPDIR=/tmp", "the_image_keeps_uploads"),
-    ("Dockerfile", "opentelemetry.trace, orjson", "orjson", "the_image_has_bytecode"),
     (
         "Dockerfile",
         'CMD ["python", "-m", "service"]',

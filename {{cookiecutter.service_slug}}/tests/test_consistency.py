@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -277,18 +276,6 @@ def test_the_lock_pins_every_dependency_within_its_range(name: str) -> None:
 def test_the_tests_run_with_the_versions_of_the_image() -> None:
     tested = pins("requirements-dev.txt")
     assert {name: tested.get(name) for name in pins("requirements.txt")} == pins("requirements.txt")
-
-
-def test_the_image_has_bytecode_of_every_dependency() -> None:
-    lines = re.findall(r"^import (.+)$", text("Dockerfile"), re.MULTILINE)
-    imported = {name.partition(".")[0] for line in lines for name in line.split(", ")}
-    owners = packages_distributions()
-    compiled = {
-        owner.replace("_", "-").lower() for name in imported for owner in owners.get(name, [])
-    }
-    assert {
-        need.name for need in requirements(project()["project"]["dependencies"])
-    } - compiled == set(), "import it in the Dockerfile"
 
 
 def test_what_the_dockerfile_takes_passes_the_dockerignore() -> None:
