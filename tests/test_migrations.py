@@ -1,5 +1,6 @@
 """The commands of a service that change its tables, and its last release on the newest ones."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
