@@ -24,6 +24,24 @@ POSTGRES = os.environ.get("TEST_DATABASE_URL", "").startswith("postgres")
 only_postgres = pytest.mark.skipif(
     not POSTGRES, reason="needs PostgreSQL; make test-postgres runs it"
 )
+# Values of DATABASE_URL that are refused at the start.
+WRONG_URLS = [
+    "mysql://u:hunter2@h/x",
+    "postgresql://u:my@hunter2@h/x",
+    "postgresql://u:my@h?hunter2@h/x",
+    "postgresql://u:hunter2@first:5432,second:5433/x",
+    "postgresql://u:hunter2@h:abc/x",
+    "postgresql://u:hunter2@h:99999/x",
+    "postgresql://u:hunter2@h:0/x",
+    "postgresql://u:hunter2@h /x",
+    "postgresql://u:hunter2@h/x?pgbouncer=true",
+    "postgresql://u@h/x?password=hunter2",
+    "postgresql://u@h/x?sslmode=a",
+    "postgresql://u@h/x?sslmode=require&sslmode=disable",
+    "postgresql://u@h/x?connect_timeout=soon",
+    "postgresql://u@h/x?options=-clock_timeout%3D9",
+    "sqlite:///x?timeout=9",
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,5 +1,6 @@
 """The two ways to the database, its limits and its errors."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -296,6 +297,17 @@ def test_the_server_keeps_the_limits(name: str, value: str) -> None:
 
 
 @only_postgres
+def test_the_options_of_the_url_are_kept_beside_the_limits() -> None:
+    url = sa.make_url(os.environ["TEST_DATABASE_URL"])
+    given = {"options": "-csearch_path=pg_catalog", "application_name": "mine"}
+    text = url.update_query_dict(given).render_as_string(hide_password=False)
+    with Database(hasty(database_url=SecretStr(text))).read() as connection:
+        names = ("search_path", "application_name", "statement_timeout")
+        shown = [connection.exec_driver_sql(f"SHOW {name}").scalar() for name in names]
+    assert shown == ["pg_catalog", "mine", "500ms"]
+
+
+@only_postgres
 def test_a_server_that_takes_no_writes_is_unavailable(database: Database) -> None:
     def write(connection: Connection) -> None:
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
@@ -385,6 +397,12 @@ def test_the_password_comes_from_a_file_and_is_never_shown(
     engine = make_engine(settings)
     assert engine.url.password == "p4ss"  # noqa: S105
     assert "p4ss" not in f"{settings!r} {engine.url}"
+
+
+def test_a_password_in_the_url_is_in_no_line(capfd: pytest.CaptureFixture[str]) -> None:
+    app = create_app(hasty(database_url=SecretStr("postgresql://u:p%40ss@127.0.0.1:1/x")))
+    app.logger.warning("cannot sign in with p@ss")
+    assert '"cannot sign in with ***"' in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("hours", [0, -8, 5.5])

@@ -1,5 +1,6 @@
 """The engine: its pool, and time limits that the database, the network and the client keep."""
 
+import re
 import sqlite3
 from typing import Any
 
@@ -34,9 +35,9 @@ class PostgresqlConnection(psycopg.Connection[Any]):
     def set_session(self, wanted: dict[str, str]) -> None:
         """Set parameters of the session; behind a pooler, which shares it, its role has to."""
         cursor = psycopg.Cursor(self)  # one that records nothing
-        found = cursor.execute(SELECT_SESSION, [list(wanted)]).fetchall()
+        found = cursor.execute(SELECT_SESSION, [[*wanted, "server_version"]]).fetchall()
         self.is_pooled = found[0][0] != self.info.backend_pid  # a pooler makes up its own
-        different = [name for _, name, value in found if value != wanted[name]]
+        different = [name for _, name, value in found if value != wanted.get(name, value)]
         changes = [f"SET {name} = '{wanted[name]}'" for name in different]
         if not self.is_pooled:
             cursor.execute("; ".join(changes))
@@ -69,22 +70,27 @@ class SqliteConnection(sqlite3.Connection):
         return super().cursor(factory)
 
 
-def session_parameters(settings: DatabaseSettings) -> dict[str, str]:
-    """Return the limits that the server keeps, in milliseconds, and the zone of its times."""
+def session_parameters(settings: DatabaseSettings, options: str = "") -> dict[str, str]:
+    """Return the limits that the server keeps, in milliseconds, and the zone of its times.
+
+    Those that the URL's `options` set are left out.
+    """
     milliseconds = settings.database_timeout * 1000
-    return {
+    parameters = {
         "statement_timeout": f"{milliseconds:.0f}",
         "lock_timeout": f"{milliseconds * LOCK_TIMEOUT_RATIO:.0f}",
         "idle_in_transaction_session_timeout": f"{milliseconds * 2:.0f}",
         "TimeZone": "UTC",
     }
+    given = re.findall(r"\w+", options.lower())
+    return {name: value for name, value in parameters.items() if name.lower() not in given}
 
 
 def _postgresql_options(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
     """Return a socket that notices a host that is gone."""
     if settings.database_password:
         url = url.set(password=settings.database_password.get_secret_value())
-    connect = {
+    connect: dict[str, Any] = {
         "application_name": PROJECT.name,
         "autocommit": True,
         "connect_timeout": 2,
@@ -93,7 +99,8 @@ def _postgresql_options(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
         "keepalives_count": 3,
         "tcp_user_timeout": int(settings.database_timeout * 2000),
     }
-    return {"url": url, "connect_args": connect}
+    names = connect.keys() - url.query.keys()  # what the URL says comes before ours
+    return {"url": url, "connect_args": {name: connect[name] for name in names}}
 
 
 def _sqlite_options(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
@@ -130,7 +137,7 @@ def make_engine(
         connection = PostgresqlConnection.connect(*args, **options)
         connection.metrics = metrics
         connection.read_timeout = settings.database_timeout + READ_TIMEOUT_MARGIN
-        connection.set_session(session_parameters(settings))
+        connection.set_session(session_parameters(settings, options.get("options", "")))
         return connection
 
     def connect_sqlite(_dialect: object, _record: object, args: Any, options: Any) -> Any:
