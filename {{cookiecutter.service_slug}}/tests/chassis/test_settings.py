@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 from support import ROOT
 
+from database import WRONG_URLS  # only-if: database == "postgresql"
 from service.__main__ import main
 from service.chassis.project import PROJECT
 from service.chassis.server import settings as server
@@ -72,7 +73,7 @@ def test_all_errors_are_told_at_once(
         WithSecret.load()
     token, retries = capsys.readouterr().err.splitlines()
     assert stopped.value.code == 2
-    assert token.startswith("configuration: TOKEN: Value error, TOKEN_FILE cannot be read")
+    assert token.startswith("configuration: TOKEN: its file cannot be read")
     assert retries.startswith("configuration: RETRIES: Input should be a valid integer")
 
 
@@ -87,7 +88,7 @@ def test_a_value_and_a_file_for_it_is_one_too_many(
         WithSecret.load()
     assert (
         capsys.readouterr().err
-        == "configuration: RETRIES: Value error, RETRIES and RETRIES_FILE are both set: keep one\n"
+        == "configuration: RETRIES: RETRIES and RETRIES_FILE are both set: keep one\n"
     )
 
 
@@ -106,31 +107,133 @@ def test_a_folder_of_shared_defaults_that_is_not_there_stops_the_start(
     monkeypatch.setenv("CONFIG_DIR", "/nowhere")
     with pytest.raises(SystemExit):
         Settings.load()
-    assert capsys.readouterr().err == "configuration: CONFIG_DIR: /nowhere is not a folder\n"
+    assert (
+        capsys.readouterr().err
+        == "configuration: CONFIG_DIR: /nowhere is no folder that can be read\n"
+    )
+
+
+# Wrong values of every setting of the chassis; a text that may be anything has none.
+WRONG = {
+    "BIND_ADDRESS": ["example.com", "1.2.3", "0.0.0.0:80", "[::1]:80", "fe80::1%lo", "a b"],
+    "PORT": ["0", "65536", "5000.5", "http"],
+    "MAX_BODY_SIZE": ["-1", "1023", "1MB"],
+    "CONCURRENCY": ["0", "1001", "many"],
+    "REQUEST_TIMEOUT": ["0", "nan", "10s"],
+    "DRAIN_DELAY": ["-1", "inf", "2s"],
+    "SHUTDOWN_GRACE": ["0", "0.5"],
+    "LOG_LEVEL": ["verbose"],
+    "LOG_FORMAT": ["xml"],
+    "SLOW_REQUEST": ["0", "nan"],
+    "DATABASE_URL": WRONG_URLS,  # only-if: database == "postgresql"
+    "DATABASE_PASSWORD": [],  # only-if: database == "postgresql"
+    "DATABASE_TIMEOUT": ["0", "601", "nan"],  # only-if: database == "postgresql"
+    "CURSOR_KEY": [],  # only-if: database == "postgresql"
+    "OTEL_SDK_DISABLED": ["perhaps"],
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ["collector:4318", "ftp://collector"],
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": ["collector:4318", "http://"],
+    "OTEL_TRACES_EXPORTER": ["jaeger"],
+    "OTEL_EXPORTER_OTLP_PROTOCOL": ["grpc"],
+    "OTEL_EXPORTER_OTLP_HEADERS": ["hunter2", "key=%E2%82%AChunter2", "a key=hunter2"],
+    "OTEL_EXPORTER_OTLP_TIMEOUT": ["0", "9" * 20, "10s"],
+    "OTEL_SERVICE_NAME": [],
+    "OTEL_RESOURCE_ATTRIBUTES": ["a", "=b"],
+    "OTEL_TRACES_SAMPLER": ["sometimes"],
+    "OTEL_TRACES_SAMPLER_ARG": ["2", "-1", "nan", "half"],
+    "OTEL_PROPAGATORS": ["b3", "b3\nmulti"],
+}
+EVERY_WRONG = [(variable, value) for variable, values in WRONG.items() for value in values]
+
+
+def refusal(capsys: pytest.CaptureFixture[str], settings: type[EnvironmentSettings]) -> str:
+    """Load the settings, which must end with status 2 and one line; return the line."""
+    with pytest.raises(SystemExit) as stopped:
+        settings.load()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (stopped.value.code, "hunter2" in line) == (2, False)
+    return line
+
+
+def test_every_setting_of_the_chassis_has_wrong_values_here() -> None:
+    fields = {name for base in Settings.__bases__ for name in getattr(base, "model_fields", ())}
+    assert {name.upper() for name in fields} == WRONG.keys()
+
+
+@pytest.mark.parametrize("source", ["environment", "file", "folder"])
+@pytest.mark.parametrize(("variable", "value"), EVERY_WRONG)
+def test_a_wrong_value_is_one_line(
+    variable: str,
+    value: str,
+    source: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / variable).write_text(value, "utf-8")
+    given = {
+        "environment": (variable, value),
+        "file": (f"{variable}_FILE", str(tmp_path / variable)),
+        "folder": ("CONFIG_DIR", str(tmp_path)),
+    }
+    monkeypatch.setenv(*given[source])
+    assert refusal(capsys, Settings).startswith(f"configuration: {variable}: ")
+
+
+@pytest.mark.parametrize("variable", WRONG)
+def test_a_text_that_cannot_be_read_is_one_line(
+    variable: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / variable).write_bytes(b"\xff")
+    (folder := tmp_path / "folder").mkdir()
+    (folder / variable).mkdir()
+    for name, value, fault in (
+        (variable, "\udcff", "is not UTF-8"),
+        (variable, '"x"', 'remove the quotes: " is part of the value'),
+        (variable, "'x'", "remove the quotes: ' is part of the value"),
+        (f"{variable}_FILE", tmp_path / variable, "is not UTF-8"),
+        (f"{variable}_FILE", folder, "its file cannot be read: [Errno"),
+        (f"{variable}_FILE", tmp_path / "none", "its file cannot be read: [Errno"),
+        ("CONFIG_DIR", tmp_path, "is not UTF-8"),
+        ("CONFIG_DIR", folder, "its file cannot be read: [Errno"),
+    ):
+        with monkeypatch.context() as environment:
+            environment.setenv(name, str(value))
+            assert refusal(capsys, Settings).startswith(f"configuration: {variable}: {fault}")
+
+
+class WithList(EnvironmentSettings):
+    """A setting that is no scalar."""
+
+    hosts: tuple[str, ...] = ()
+
+
+@pytest.mark.parametrize("source", ["HOSTS", "HOSTS_FILE", "CONFIG_DIR"])
+def test_a_list_is_json_from_every_source(
+    source: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    value = {"HOSTS_FILE": str(tmp_path / "hosts"), "CONFIG_DIR": str(tmp_path)}
+    for text in ('["a", "b"]', "a,b"):
+        (tmp_path / "hosts").write_text(text)
+        monkeypatch.setenv(source, value.get(source, text))
+        if text.startswith("["):
+            assert WithList.load().hosts == ("a", "b")
+    assert refusal(capsys, WithList) == 'configuration: HOSTS: must be JSON, such as ["a", "b"]'
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"),
-    [
-        ("PORT", "0"),
-        ("PORT", "65536"),
-        ("CONCURRENCY", "0"),
-        ("MAX_BODY_SIZE", "-1"),
-        ("DRAIN_DELAY", "-1"),
-        ("LOG_LEVEL", "x"),
-    ],
+    ("given", "used"), [("localhost", "127.0.0.1"), ("[::]", "::"), ("::1", "::1")]
 )
-def test_a_value_out_of_range_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    variable: str,
-    value: str,
+def test_an_address_is_written_as_the_server_takes_it(
+    given: str, used: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(variable, value)
-    with pytest.raises(SystemExit):
-        Settings.load()
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"configuration: {variable}: ")
+    monkeypatch.setenv("BIND_ADDRESS", given)
+    assert Settings.load().bind_address == used
 
 
 @pytest.mark.parametrize(
@@ -172,14 +275,26 @@ def test_requests_at_once_follow_the_size_of_a_body(monkeypatch: pytest.MonkeyPa
     assert Settings().concurrency == 7
 
 
-def run(command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run(
+    command: str, environment: dict[str, str], check: bool = True
+) -> subprocess.CompletedProcess[str]:
     """Run the module as a program, with these settings."""
     return subprocess.run(  # noqa: S603 the command is this file's own
         [sys.executable, "-m", "service", command],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment},
         capture_output=True,
         text=True,
-        check=True,
+        check=check,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("what", ["CONTEXT", "TRACER_PROVIDER", "METER_PROVIDER"])
+def test_what_opentelemetry_cannot_load_is_one_line(what: str) -> None:
+    refused = run("serve", {f"OTEL_PYTHON_{what}": "nonsense"}, check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        f"configuration: environment: OTEL_PYTHON_{what}: 'nonsense' is not installed; unset it\n"
     )
 
 

@@ -196,7 +196,7 @@ def test_headers_that_cannot_be_sent_are_refused_and_not_told(
     with pytest.raises(SystemExit):
         Settings.load()
     told = capsys.readouterr().err
-    what = "Value error, must be `name=value,...` of printable ASCII characters"
+    what = "must be `name=value,...` of printable ASCII characters"
     assert told == f"configuration: OTEL_EXPORTER_OTLP_HEADERS: {what}\n"
 
 

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import socket
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,10 +55,20 @@ def _check_origins(text: str | None) -> str | None:
     return text
 
 
+def _check_address(text: str) -> str:
+    """Return the address as the server takes it; no name is looked up at the start."""
+    address = "127.0.0.1" if text == "localhost" else text.strip("[]")
+    try:
+        socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    except OSError:
+        raise ValueError("must be an IP address, such as 0.0.0.0 or ::") from None
+    return address
+
+
 class ServerSettings(EnvironmentSettings):
     """Where the server listens, what it admits and how it stops."""
 
-    bind_address: str = Field(
+    bind_address: Annotated[str, AfterValidator(_check_address)] = Field(
         "0.0.0.0",  # noqa: S104 a container's port is published on purpose
         description="Address to listen on; `::` is IPv6 and IPv4",
     )

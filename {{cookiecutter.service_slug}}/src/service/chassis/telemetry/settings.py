@@ -13,6 +13,7 @@ from service.chassis.settings import EnvironmentSettings
 
 # Variables of OpenTelemetry's SDK for traces: those that are no settings here do nothing here.
 SDK_VARIABLE = re.compile(r"OTEL_(BSP|SPAN|ATTRIBUTE)_|OTEL_EXPORTER_OTLP_(?!METRICS_|LOGS_)")
+API_PLUGINS = ("context", "tracer_provider", "meter_provider", "logger_provider")
 RATIOS = ("always_on", "always_off", "traceidratio")
 SAMPLERS = (*RATIOS, *(f"parentbased_{name}" for name in RATIOS))
 HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
@@ -108,7 +109,7 @@ class TelemetrySettings(EnvironmentSettings):
         None, description="Headers for the collector: `name=value,...`"
     )
     otel_exporter_otlp_timeout: int = Field(
-        10_000, ge=1, description="Timeout of an export, in milliseconds"
+        10_000, ge=1, le=3_600_000, description="Timeout of an export, in milliseconds"
     )
     otel_service_name: str | None = Field(
         None, description="Service name in traces; unset: the project's"
@@ -135,6 +136,11 @@ class TelemetrySettings(EnvironmentSettings):
         names = {name.removesuffix("_FILE") for name in os.environ if SDK_VARIABLE.match(name)}
         if names - known and not has_sdk():
             raise ValueError(f"needs OpenTelemetry's SDK: {', '.join(sorted(names - known))}")
+        for plugin in API_PLUGINS:
+            variable = f"OTEL_PYTHON_{plugin.upper()}"
+            name = os.environ.get(variable)
+            if name is not None and name not in entry_points(group=f"opentelemetry_{plugin}").names:
+                raise ValueError(f"{variable}: {name!r} is not installed; unset it")
         return self
 
     def traces_endpoint(self) -> str | None:
