@@ -99,7 +99,11 @@ def complaint(name: str, value: object) -> str | None:
     """Return one line with the question, the bad answer and the remedy; None for a good one."""
     default = QUESTIONS[name]
     if isinstance(default, list):
-        fault = None if value in default else f"choose one of {', '.join(default)}"
+        # YAML reads 3.12 as a number.
+        remedy = f"choose one of {', '.join(default)}"
+        if str(value) in default:
+            remedy = "write it in quotes"
+        fault = None if value in default else remedy
     elif not isinstance(value, str):
         fault = "give it as text"
     else:
@@ -126,20 +130,38 @@ def can_ask() -> bool:
 
 
 def check_command(_: str) -> str:
-    """Refuse what cookiecutter lets pass: unknown names, and wrong choices in the configuration."""
+    """Refuse what cookiecutter lets pass: unknown names, and wrong choices in the configuration.
+
+    At a wrong choice it warns and reads no further. That is no fault where the command line gives
+    the answers from there on, or a person is asked for them.
+    """
     command = command_line()
-    for name in command.get("extra_context") or ():
+    given = command.get("extra_context") or {}
+    for name in given:
         if name not in QUESTIONS:
             known = ", ".join(QUESTIONS)
             raise FailedHookException(f"{name}: there is no such question; there are {known}.")
     if not command:
         return ""
     configuration = get_user_config(command["config_file"], command["default_config"])
-    for name, value in configuration["default_context"].items():
-        if isinstance(QUESTIONS.get(name), list) and (fault := complaint(name, value)):
-            remedy = "in your cookiecutter configuration, or use --default-config"
-            raise FailedHookException(f"{fault[:-1]} {remedy}.")
+    fault, unread = unread_answers(configuration["default_context"])
+    missing = [name for name in unread if name not in given]
+    if missing and can_ask():
+        click.echo(f"{fault} Your cookiecutter configuration counts only up to there.")
+    elif missing:
+        where = "in your cookiecutter configuration"
+        instead = " ".join(f"{name}=..." for name in missing)
+        raise FailedHookException(f"{fault[:-1]} {where}, or add --default-config or {instead}")
     return ""
+
+
+def unread_answers(configured: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return the first wrong choice's fault, and the questions that are unread because of it."""
+    names = [name for name in configured if name in QUESTIONS]
+    for index, name in enumerate(names):
+        if isinstance(QUESTIONS[name], list) and (fault := complaint(name, configured[name])):
+            return fault, names[index:]
+    return "", []
 
 
 @pass_context

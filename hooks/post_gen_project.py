@@ -59,6 +59,8 @@ OPTIONAL: dict[str, Wanted] = {
     "tests/test_database_files.py": DATABASE,
     "tests/test_migrations.py": DATABASE,
 }
+# What tools leave in the template's own folder; cookiecutter copies it.
+CACHES = (".hypothesis", ".import_linter_cache", ".mypy_cache", ".pytest_cache", ".ruff_cache")
 # Tags of operations in openapi.json, which as JSON can hold no condition.
 OPERATIONS = {"catalogue": SAMPLE, "orders": ORDERS}
 # Files of development values, random, which are not rendered again and which git ignores.
@@ -80,6 +82,8 @@ def applies(wanted: Wanted, answers: Mapping[str, Any]) -> bool:
 
 def prune(root: Path, answers: Mapping[str, Any]) -> None:
     """Remove what the answers do not ask for from `root`, and the folders that this empties."""
+    for cache in CACHES:
+        shutil.rmtree(root / cache, ignore_errors=True)
     for path, wanted in OPTIONAL.items():
         if applies(wanted, answers):
             continue

@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 import template_extension as extension
+from hooks.post_gen_project import CACHES
 from tests.conftest import CHOICES
 from tests.conftest import FOLDER
 from tests.conftest import QUESTIONS
@@ -270,10 +272,54 @@ def test_a_wrong_choice_in_the_users_configuration_is_refused(
     result = cookiecutter("--no-input", "--config-file", config, template, cwd=tmp_path)
     assert result.returncode == 1
     assert result.stdout.strip() == (
-        'ci "circle": choose one of github, gitlab, none'
-        " in your cookiecutter configuration, or use --default-config."
+        'ci "circle": choose one of github, gitlab, none in your cookiecutter configuration,'
+        " or add --default-config or ci=... license=..."
     )
     assert list(tmp_path.iterdir()) == [config]
+
+
+# As the configurations that people have for other templates.
+FOREIGN = {
+    "another licence": ({"license": "BSD-3-Clause"}, ["license=MIT"]),
+    "a licence's title": (
+        {"full_name": "A", "license": "MIT license", "year": 2020},
+        ["license=MIT"],
+    ),
+    "a number": ({"python_version": 3.12}, ["python_version=3.12"]),
+    "answers after it": (
+        {"license": "BSD", "owner": "Team A", "python_version": "3.13"},
+        ["license=MIT", "owner=Team A", "python_version=3.13"],
+    ),
+}
+
+
+def configuration(folder: Path, answers: dict[str, object]) -> Path:
+    """Write a user's configuration with these answers, which keeps its files in `folder`."""
+    folders = {"replay_dir": str(folder / "replay"), "cookiecutters_dir": str(folder / "clones")}
+    path = folder / "config.yaml"
+    path.write_text(json.dumps({"default_context": answers, **folders}), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(("answers", "given"), FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.filterwarnings("ignore:Invalid default received")
+def test_a_foreign_configuration_is_answered_on_the_command_line(
+    run: Callable[..., Result], tmp_path: Path, answers: dict[str, object], given: list[str]
+) -> None:
+    config = configuration(tmp_path, answers)
+    refused = run("--no-input", *given[:-1], config=config)
+    assert (refused.exit_code, len(lines(refused))) == (1, 1)
+    assert lines(refused)[0].endswith(f" {given[-1].partition('=')[0]}=...")
+    assert list((tmp_path / "out").iterdir()) == []
+    assert run("--no-input", *given, config=config).exit_code == 0
+
+
+@pytest.mark.filterwarnings("ignore:Invalid default received")
+def test_a_number_in_the_configuration_is_to_be_quoted(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
+    refused = run("--no-input", config=configuration(tmp_path, {"python_version": 3.12}))
+    assert lines(refused)[0].startswith("python_version 3.12: write it in quotes in your ")
 
 
 def test_good_defaults_of_the_users_configuration_are_used(
@@ -354,27 +400,66 @@ def test_no_code_given_as_an_answer_runs(
     assert list(tmp_path.rglob(mark.name)) == []
 
 
-def test_what_is_typed_at_the_prompt_is_asked_again_until_it_is_good(
-    template: Path, user_config: Path, tmp_path: Path
-) -> None:
-    texts = ["a\x01b", "Order Service", "Bad Slug", "flask", "orders-api", "", ""]
-    typed = [*texts, "", "", "", "2", ""]  # and the choices
+def type_answers(typed: list[str], *arguments: str | Path, cwd: Path) -> str:
+    """Answer cookiecutter's questions at a terminal; return what it prints."""
     keyboard, screen = pty.openpty()
-    options = ("--config-file", str(user_config), str(template))
-    command = (sys.executable, "-m", "cookiecutter", *options)
+    command = (sys.executable, "-m", "cookiecutter", *map(str, arguments))
     process = subprocess.Popen(
-        command, cwd=tmp_path, stdin=screen, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, cwd=cwd, stdin=screen, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     os.close(screen)
     os.write(keyboard, "".join(f"{line}\n" for line in typed).encode())
     output = process.communicate(timeout=60)[0].decode()
     os.close(keyboard)
     assert process.returncode == 0, output
+    return output
+
+
+def test_a_person_is_asked_what_a_foreign_configuration_does_not_answer(
+    template: Path, tmp_path: Path
+) -> None:
+    config = configuration(tmp_path, {"license": "MIT license", "owner": "Team A"})
+    typed = ["", "orders", "", "Team B", "", "", "", "", "2"]
+    output = type_answers(typed, "--config-file", config, template, cwd=tmp_path)
+    assert 'license "MIT license": choose one of MIT, ' in output
+    licence = (tmp_path / "orders" / "LICENSE").read_text(encoding="utf-8")
+    assert ("Apache License" in licence, "Team B" in licence) == (True, True)
+
+
+def test_what_is_typed_at_the_prompt_is_asked_again_until_it_is_good(
+    template: Path, user_config: Path, tmp_path: Path
+) -> None:
+    typed = [
+        "a\x01b",
+        "Order Service",
+        "Bad Slug",
+        "flask",
+        "orders-api",
+        "",
+        "",
+        "",
+        "",
+        "",
+        "2",
+        "",
+    ]
+    output = type_answers(typed, "--config-file", user_config, template, cwd=tmp_path)
     assert "(order-service)" in output  # the default follows from the corrected name
     service = tmp_path / "orders-api"
     manifest = tomllib.loads((service / "pyproject.toml").read_text(encoding="utf-8"))
     assert manifest["tool"]["service"]["title"] == "Order Service"
     assert (service / ".gitlab-ci.yml").exists()
+
+
+def test_what_tools_left_in_the_template_is_not_baked(
+    template: Path, user_config: Path, tmp_path: Path
+) -> None:
+    used = Path(shutil.copytree(template, tmp_path / "template"))
+    for name in CACHES:
+        (used / FOLDER / name).mkdir()
+        (used / FOLDER / name / "data").write_bytes(b"{{ no UTF-8: \xe4 }}")
+    service = bake_with(used, tmp_path / "out", user_config)
+    assert [name for name in CACHES if (service / name).exists()] == []
 
 
 def test_an_existing_folder_is_never_touched(run: Callable[..., Result], tmp_path: Path) -> None:
