@@ -71,7 +71,7 @@ LEFTOVERS = ("{{ cookiecutter", "# {%", "# {#", "# only-if:")
 TOOLS = {
     "ruff check": ("ruff", "check", "--no-cache", "--quiet", "."),
     "ruff format": ("ruff", "format", "--no-cache", "--check", "--quiet", "."),
-    "docker compose": ("docker", "compose", "config", "--quiet"),
+    "docker compose": ("docker", "compose", "--project-directory", ".", "config", "--quiet"),
 }
 TOOL_SECONDS = 10
 
@@ -200,10 +200,14 @@ def record(root: Path, answers: Mapping[str, Any], template: Path) -> str | None
 
 
 def start_tools(root: Path) -> dict[str, "subprocess.Popen[bytes]"]:
-    """Start the optional checkers that are installed; they run beside the rest of the hook."""
+    """Start the optional checkers that are installed; they run beside the rest of the hook.
+
+    From /, so that a version manager's shim does not ask for the Python of .python-version.
+    """
     quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    quiet["cwd"] = root.anchor
     return {
-        name: subprocess.Popen(command, cwd=root, **quiet)
+        name: subprocess.Popen([str(root) if part == "." else part for part in command], **quiet)
         for name, command in TOOLS.items()
         if shutil.which(command[0])
     }
