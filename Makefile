@@ -11,8 +11,9 @@ DEMO := build/demo/flask-microservice
 help: ## Show what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
-demo: $(DEMO) ## Bake a service with the defaults and serve it on http://localhost:5000, without Docker
-	@echo "Try: curl localhost:5000/v1/products/tea    (Ctrl-C stops the service; make clean forgets it)"
+demo: $(DEMO) ## Bake a service with the defaults and serve it on http://localhost:5000 (PORT=8000 for another)
+	@$(MAKE) --no-print-directory -C $(DEMO) .venv/run
+	@echo "Serving $(DEMO): see http://localhost:$${PORT:-5000}/docs/    (Ctrl-C stops it; make clean removes it)"
 	@$(MAKE) --no-print-directory -C $(DEMO) run
 
 test: $(VENV)/ready build/service/ready build/extensions/ready ## Run all tests; those of the image need a Docker engine (ARGS="-k slug" for some)
@@ -44,13 +45,15 @@ clean: ## Remove what these commands made
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(DEMO): build/demo/venv/ready
-	build/demo/venv/bin/cookiecutter --no-input --default-config --output-dir build/demo .
+	@echo "Baking a service into $(DEMO)"; \
+	told=$$(build/demo/venv/bin/cookiecutter --no-input --default-config --output-dir build/demo .) || { echo "$$told"; exit 1; }
 
 # cookiecutter and what comes with it, in the versions that the tests ran with.
 build/demo/venv/ready: requirements-dev.txt
 	$(call environment,build/demo/venv)
 	@sed -n 's/^\([a-z].*\) \\$$/\1/p' requirements-dev.txt >build/demo/versions.txt
-	build/demo/venv/bin/python -m pip install $(QUIET) --constraint build/demo/versions.txt cookiecutter
+	@echo "Installing cookiecutter into build/demo/venv"
+	@build/demo/venv/bin/python -m pip install $(QUIET) --constraint build/demo/versions.txt cookiecutter
 	@touch $@
 
 $(VENV)/ready: requirements-dev.txt

@@ -224,12 +224,13 @@ def verdict(process: "subprocess.Popen[bytes]") -> str:
 
 
 def report(root: Path, answers: Mapping[str, Any], checks: list[str]) -> None:
-    """Print what was checked and the next three commands."""
+    """Print what was checked, that nothing is committed, and the next three commands."""
     slug = answers["service_slug"]
     path = "v1/products/tea" if applies(SAMPLE, answers) else "livez"
     by_docker = f"docker run --rm -d -p 5000:5000 {slug}"
     by_compose = "docker compose up --no-build --detach --wait"
     print(f"{slug}: {len(files(root))} files. Checked: {'; '.join(checks)}.")
+    print("Nothing is committed yet: git add --all && git commit; cruft update needs it.")
     print("Next, with Docker (or with Python alone: make run):")
     print(f"  cd {slug} && docker build -t {slug} .")
     print(f"  {by_compose if applies(DATABASE, answers) else by_docker}")

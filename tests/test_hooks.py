@@ -288,6 +288,16 @@ def test_the_next_three_commands_are_printed(
     ]
 
 
+def test_the_first_commit_is_asked_for_and_takes_all(
+    tmp_path: Path, template: Path, user_config: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    service = bake_with(template, tmp_path, user_config, database="postgresql")
+    assert ": git add --all && git commit; cruft update needs it.\n" in capfd.readouterr().out
+    assert hook.git(service, "rev-parse", "--verify", "--quiet", "HEAD") is None
+    commit(service)
+    assert hook.git(service, "status", "--porcelain") == ""
+
+
 def test_a_bake_leaves_nothing_in_the_temporary_folder(
     tmp_path: Path, template: Path, user_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,9 +97,23 @@ def test_a_crash_is_followed_by_a_restart(project: Project) -> None:
     eventually(lambda: project.container()["RestartCount"] > 0, "restarted")
 
 
+def left_of_smoke(project: Project) -> list[str]:
+    """Return what Docker still has of the project of `make smoke`."""
+    label = f"label=com.docker.compose.project={project.service.name}-smoke"
+    kinds = {"container": ("--all",), "network": (), "volume": ()}
+    left = (docker(kind, "ls", "-q", *all_, "--filter", label) for kind, all_ in kinds.items())
+    return [name for names in left for name in names.split()]
+
+
 def test_make_smoke_passes_and_leaves_nothing(project: Project) -> None:
     assert "exit code after SIGTERM: 0" in project.make("smoke")
-    assert docker("ps", "--all", "--quiet", "--filter", f"name={project.service.name}-smoke") == ""
+    assert left_of_smoke(project) == []
+
+
+def test_make_smoke_leaves_nothing_of_a_database(bake: Bake, tmp_path: Path) -> None:
+    with deployed(bake, tmp_path, database="postgresql") as project:
+        project.make("smoke")
+        assert left_of_smoke(project) == []
 
 
 def test_make_smoke_fails_for_an_image_that_does_not_start(project: Project) -> None:

@@ -121,7 +121,8 @@ class Terminal:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            print(Path(log.name).read_text())
+            self.told = Path(log.name).read_text()
+            print(self.told)
 
     def _answers_or_ended(self, process: "subprocess.Popen[bytes]", path: str) -> bool:
         return process.poll() is not None or status(self.port, path) == 200
@@ -172,6 +173,15 @@ def test_make_demo_serves_in_a_fresh_clone_until_ctrl_c(repository: Path, tmp_pa
         terminal.run(line)
     assert terminal.serve(CLONE[-1], "/v1/products/tea") in (0, 2, 130, -signal.SIGINT)
     assert status(terminal.port, "/livez") is None
+    said = [line.partition(": ")[0] for line in terminal.told.splitlines()[:4]]
+    service = "build/demo/flask-microservice"
+    assert said == [
+        "Installing cookiecutter into build/demo/venv",
+        f"Baking a service into {service}",
+        "Installing requirements.txt into .venv",
+        f"Serving {service}",
+    ]
+    assert f": see http://localhost:{terminal.port}/docs/ " in terminal.told
 
 
 def test_make_test_sets_up_and_finds_the_tests_in_a_fresh_clone(
