@@ -520,7 +520,7 @@ def test_behind_a_pooler_every_request_succeeds(project: Project, pooler: str) -
     def live(client: Client, _: int) -> Answer:
         for _ in range(10):
             placed = place(client, {"Idempotency-Key": uuid.uuid4().hex})
-            order = placed.headers["Location"]
+            order = placed.location
             changed = client("PATCH", order, {"quantity": 3}, If_Match="*")
             read = [client("GET", order), client("GET", "/v1/orders?limit=5")]
             answers.extend([placed, changed, *read, client("DELETE", order, If_Match="*")])
