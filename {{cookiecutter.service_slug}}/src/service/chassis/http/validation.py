@@ -8,14 +8,7 @@ from typing import Any
 
 import orjson
 from flask import request
-from pydantic import (
-    AliasChoices,
-    BaseModel,
-    ConfigDict,
-    GetCoreSchemaHandler,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 from pydantic_core.core_schema import no_info_before_validator_function
 from werkzeug.exceptions import BadRequest, UnprocessableEntity, UnsupportedMediaType
@@ -203,9 +196,9 @@ def _kinds(model: type[BaseModel]) -> dict[str, set[str]]:
     models = schema.get("$defs", {})
     kinds = {name: _types(part, models) for name, part in schema.get("properties", {}).items()}
     for field in model.model_fields.values():
-        if isinstance(field.validation_alias, AliasChoices):  # of which a schema has the first
-            names = [name for name in field.validation_alias.choices if isinstance(name, str)]
-            kinds |= dict.fromkeys(names, kinds[names[0]])
+        names: list[str] = getattr(field.validation_alias, "choices", [])
+        for name in names:  # of which the schema has the first
+            kinds[name] = kinds[names[0]]
     return kinds
 
 
