@@ -25,12 +25,14 @@ from schemathesis import BaseSchema
 from schemathesis import Case
 from schemathesis.config import SchemathesisConfig
 from support import ROOT
+from werkzeug.datastructures import FileStorage
 
 from service.app import create_app
 from service.chassis.http import openapi
 from service.chassis.http import problems
 from service.chassis.http.application import Application
 from service.chassis.http.routes import Routes, SecurityScheme, TypedView
+from service.chassis.http.uploads import FileLimits
 from service.chassis.http.validation import Model
 from service.chassis.telemetry import logs
 from service.settings import Settings
@@ -127,6 +129,25 @@ def test_the_document_describes_a_form_with_files(document: dict[str, Any]) -> N
     assert fields["caption"] == file | {"maxLength": 10}
     assert content["schema"]["required"] == ["title", "photo"]
     assert content["schema"]["additionalProperties"] is False
+
+
+def test_the_document_gives_the_types_of_a_file_under_its_alias() -> None:
+    alone = FileLimits(media_types=("text/csv",))
+    table: Any = (Annotated[FileStorage, alone], Field(validation_alias="from"))
+    sheet = create_model("Sheet", __base__=Model, table=table)
+
+    def send(form: Any) -> None:
+        """Send a sheet."""
+
+    send.__annotations__["form"] = sheet
+    app = Application(__name__)
+    blueprint = Blueprint("sheets", __name__)
+    Routes(blueprint).post("/", max_body_size=1000)(send)
+    app.register_blueprint(blueprint)
+    body = openapi.make_document(app, "Lab", "1", "Try")["paths"]["/"]["post"]["requestBody"]
+    content = body["content"]["multipart/form-data"]
+    assert set(content["schema"]["properties"]) == {"from"}
+    assert content["encoding"] == {"from": {"contentType": "text/csv"}}
 
 
 def test_the_document_describes_a_form_without_files_in_both_types(

@@ -116,7 +116,7 @@ def parse_form() -> MultiDict[str, Any]:
 def file_fields(model: type[BaseModel]) -> dict[str, FileLimits]:
     """Return the limits of a form's files by the names of their fields."""
     return {
-        field.alias or name: limits
+        str(field.validation_alias or name): limits
         for name, field in model.model_fields.items()
         for limits in _find(field.annotation, *field.metadata)
     }
