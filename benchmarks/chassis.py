@@ -172,12 +172,17 @@ def start(layers: str, script: str = __file__) -> tuple[subprocess.Popen[bytes],
     process = subprocess.Popen(
         command, env=environment | {"CONCURRENCY": "8"}, stdout=subprocess.DEVNULL
     )
+    wait_for(port)
+    return process, f"http://127.0.0.1:{port}"
+
+
+def wait_for(port: int) -> None:
+    """Return once somebody listens on the port, or after ten seconds."""
     for _ in range(200):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 break
         time.sleep(0.05)
-    return process, f"http://127.0.0.1:{port}"
 
 
 def cpu_seconds(process: subprocess.Popen[bytes]) -> float:

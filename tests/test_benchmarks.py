@@ -35,6 +35,14 @@ memory.main()
 print('layers', *memory.SERVED, sep='\\n')
 """
 
+ADMISSION = """
+import sys, admission
+admission.SECONDS = 0.3
+with admission.serving(sys.executable, admission.__file__, 'serve') as url:
+    admission.open_model(url)
+print('layers', 288, 1280, sep='\\n')
+"""
+
 
 def measured(python: Path, code: str, *arguments: str) -> tuple[list[str], list[str]]:
     """Run code beside the benchmarks; return the names of the tables' rows, and of the layers."""
@@ -55,6 +63,11 @@ def measured(python: Path, code: str, *arguments: str) -> tuple[list[str], list[
 def test_the_cost_of_each_layer_is_printed(service_python: Path) -> None:
     rows, layers = measured(service_python, CHASSIS)
     assert rows == layers
+
+
+def test_what_callers_get_under_overload_is_printed(service_python: Path) -> None:
+    rows, rates = measured(service_python, ADMISSION)
+    assert rows == ["asked a second", *rates]
 
 
 def test_the_memory_of_a_service_is_printed(service_python: Path, bake: Bake) -> None:

@@ -41,7 +41,7 @@ pytestmark = pytest.mark.docker
 
 TEA = {"reference": "PO-1", "sku": "tea", "quantity": 2}
 POOLER = "edoburu/pgbouncer:v1"
-SLOTS = 4  # CONCURRENCY of the container that compose.yaml limits to one CPU
+SLOTS = 16  # CONCURRENCY by default
 
 
 @pytest.fixture(scope="module")

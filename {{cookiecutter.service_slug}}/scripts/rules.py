@@ -35,7 +35,7 @@ IN_USE = "Over 80 % of an instance's connections are in use"  # only-if: databas
 # What leads to failed or slow requests: alert, expression, duration, severity and summary.
 CAUSES = (
     ("Down", f"absent(up{{{JOB}}} == 1)", "1m", "page", "No instance can be scraped"),
-    ("Saturation", BUSY, "5m", "ticket", "Over 80 % of an instance's slots are busy"),
+    ("Saturation", BUSY, "5m", "ticket", "Requests take or want over 80 % of an instance's slots"),
     ("Restarts", RESTARTS, "0s", "ticket", "An instance restarted more than twice in 15 minutes"),
     ("PoolExhaustion", POOL, "5m", "ticket", IN_USE),  # only-if: database == "postgresql"
 )

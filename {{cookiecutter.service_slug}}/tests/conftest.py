@@ -42,8 +42,8 @@ def _process_state_ends_with_its_test(monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 @pytest.fixture
 def settings() -> Settings:
-    """Limits that a test can reach, and lines of JSON."""
-    return Settings(concurrency=4, max_body_size=4096, log_format="json")
+    """Limits that a test can reach, none of them by waiting, and lines of JSON."""
+    return Settings(concurrency=4, max_queue=0, max_body_size=4096, log_format="json")
 
 
 @pytest.fixture

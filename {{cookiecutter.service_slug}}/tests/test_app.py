@@ -212,6 +212,7 @@ def chosen(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return Settings.model_validate(
         {
             "concurrency": 4,
+            "max_queue": 0,
             "max_body_size": 4096,
             "cors_allowed_origins": "https://front.example",
             "request_timeout": 1e-9,

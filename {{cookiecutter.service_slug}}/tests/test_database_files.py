@@ -17,7 +17,7 @@ from test_consistency import makefiles
 
 from service.chassis.data import engine
 from service.chassis.project import PROJECT
-from service.chassis.server.settings import REQUESTS_PER_CPU
+from service.chassis.server.settings import CONCURRENCY
 from service.settings import Settings
 
 CI = [
@@ -134,7 +134,7 @@ def test_git_ignores_data_and_secrets(folder: str) -> None:
 def test_the_connections_last_for_as_many_replicas_as_the_readme_says() -> None:
     for numbers in mentioned(r"(\d+ replicas of \d+) connections", README):
         replicas, connections = numbers.split(" replicas of ")
-        assert int(connections) == REQUESTS_PER_CPU + 1  # one for readiness
+        assert int(connections) == CONCURRENCY + 1  # one for readiness
         assert int(replicas) * int(connections) < CONNECTIONS
 
 

@@ -237,36 +237,16 @@ def test_an_address_is_written_as_the_server_takes_it(
 
 
 @pytest.mark.parametrize(
-    ("quota", "cpus"), [("50000 100000", 1), ("150000 100000", 2), ("400000 100000", 4)]
+    ("memory", "requests"), [("max", 16), (1024, 16), (256, 16), (128, 5), (64, 1)]
 )
-def test_the_quota_of_the_container_counts_as_cpus(tmp_path: Path, quota: str, cpus: int) -> None:
-    (tmp_path / "cpu.max").write_text(quota)
-    assert server.available_cpus(tmp_path) == cpus
+def test_requests_at_once_fit_into_memory(tmp_path: Path, memory: int | str, requests: int) -> None:
+    limit = memory if isinstance(memory, str) else str(memory * server.MIB)
+    (tmp_path / "memory.max").write_text(limit)
+    assert server.default_concurrency(server.MAX_BODY_SIZE, tmp_path) == requests
 
 
-def test_without_a_quota_the_cpus_of_the_machine_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "cpu.max").write_text("max 100000")
-    (tmp_path / "memory.max").write_text("max")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1, 2}, raising=False)
-    assert server.available_cpus(tmp_path) == 3
-    assert server.default_concurrency(server.MIB, tmp_path) == 12
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    assert server.available_cpus(tmp_path) == 2
-
-
-@pytest.mark.parametrize(
-    ("cpus", "memory", "requests"),
-    [(1, 1024, 4), (2, 1024, 8), (100, 4096, 32), (8, 120, 13), (8, 64, 2)],
-)
-def test_requests_at_once_follow_the_limits(
-    tmp_path: Path, cpus: int, memory: int, requests: int
-) -> None:
-    (tmp_path / "cpu.max").write_text(f"{cpus * 100_000} 100000")
-    (tmp_path / "memory.max").write_text(str(memory * server.MIB))
-    assert server.default_concurrency(server.MIB, tmp_path) == requests
+def test_without_a_container_memory_is_no_limit(tmp_path: Path) -> None:
+    assert server.default_concurrency(server.MAX_BODY_SIZE, tmp_path) == server.CONCURRENCY
 
 
 def test_requests_at_once_follow_the_size_of_a_body(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
 from typing import Any, cast
@@ -145,13 +146,27 @@ def contain(app: WSGIApplication, **config: Any) -> Containment:
     return Containment(app, application)
 
 
+def admit(
+    app: WSGIApplication,
+    concurrency: int,
+    registry: CollectorRegistry | None = None,
+    max_queue: int = 0,
+    queue_timeout: float = 60,
+) -> Admission:
+    """Lay the middleware that admits requests around an application, alone."""
+    settings = ServerSettings(
+        concurrency=concurrency, max_queue=max_queue, queue_timeout=queue_timeout
+    )
+    return Admission(app, settings, registry)
+
+
 def make_chain(concurrency: int = 1) -> Application:
-    """Make an application of two views with all of the middleware."""
+    """Make an application of two views with all of the middleware; no request waits."""
     app = Application(__name__)
     metrics.init_app(app)
     app.add_url_rule("/whole/<name>", "whole", lambda name: name)
     app.add_url_rule("/stream/<name>", "stream", lambda name: Response(iter([name, name])))
-    middleware.init_app(app, ServerSettings(concurrency=concurrency))
+    middleware.init_app(app, ServerSettings(concurrency=concurrency, max_queue=0))
     return app
 
 
@@ -261,7 +276,7 @@ def test_requests_beyond_the_limit_get_503_before_any_work() -> None:
         return iter([b"x"])
 
     registry = CollectorRegistry()
-    admission = Admission(app, 4, registry)
+    admission = admit(app, 4, registry)
     streams = [begin(admission) for _ in range(4)]
     status, headers, _ = call(admission)
     assert (status, headers["Retry-After"], len(called)) == (503, "1", 4)
@@ -272,16 +287,133 @@ def test_requests_beyond_the_limit_get_503_before_any_work() -> None:
     assert call(admission)[0] == 200
 
 
+class Callers:
+    """Threads that each ask once, one after the other begun; statuses and order are kept."""
+
+    def __init__(self, concurrency: int, **limits: Any) -> None:
+        self.registry = CollectorRegistry()
+        self.order: list[str] = []
+        self.statuses: list[int] = []
+        self.admission = admit(self._app, concurrency, self.registry, **limits)
+        self._threads: list[threading.Thread] = []
+
+    def _app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        self.order.append(environ["PATH_INFO"])
+        start_response("200 OK", [])
+        return iter([b"x"]) if environ["PATH_INFO"] == "/stream" else [b"x"]
+
+    def gauge(self, name: str) -> float | None:
+        """Return the value of a metric."""
+        return self.registry.get_sample_value(f"http_server_{name}")
+
+    def ask(self, path: str) -> None:
+        """Ask in this thread."""
+        self.statuses.append(call(self.admission, path)[0])
+
+    def start(self, path: str) -> None:
+        """Ask in a thread of its own."""
+        self._threads.append(threading.Thread(target=self.ask, args=(path,)))
+        self._threads[-1].start()
+
+    def wait(self, path: str) -> None:
+        """Ask in a thread of its own; return once that waits for a slot."""
+        before = self.gauge("waiting_requests") or 0
+        self.start(path)
+        wait_until(lambda: self.gauge("waiting_requests") == before + 1)
+
+    def join(self) -> None:
+        """Return once all have their answers."""
+        for thread in self._threads:
+            thread.join(60)
+
+
+def test_requests_beyond_the_limit_are_served_in_the_order_in_which_they_came() -> None:
+    callers = Callers(1, max_queue=5)
+    stream = begin(callers.admission, "/stream")
+    paths = [f"/{number}" for number in range(5)]
+    for path in paths:
+        callers.wait(path)
+    assert callers.gauge("saturation_ratio") == 6
+    stream.close()
+    callers.join()
+    assert callers.order == ["/stream", *paths]
+    assert callers.statuses == [200] * 5
+    assert callers.gauge("saturation_ratio") == 0
+
+
+def test_who_comes_as_a_slot_comes_free_does_not_overtake_who_waits() -> None:
+    callers = Callers(1, max_queue=2)
+
+    class Slots(deque[int]):
+        """Lets somebody come between a slot's return and the call of the next."""
+
+        def append(self, slot: int) -> None:
+            super().append(slot)
+            if callers.order == ["/stream"]:
+                callers.start("/second")
+                wait_until(lambda: callers.order != ["/stream"])
+
+    stream = begin(callers.admission, "/stream")
+    callers.admission._slots = Slots()
+    callers.wait("/first")
+    stream.close()
+    callers.join()
+    assert callers.order == ["/stream", "/first", "/second"]
+
+
+def test_beyond_the_queue_a_request_is_refused_at_once() -> None:
+    callers = Callers(1, max_queue=2)
+    stream = begin(callers.admission, "/stream")
+    callers.wait("/1")
+    callers.wait("/2")
+    callers.start("/3")
+    wait_until(lambda: callers.statuses == [503])
+    stream.close()
+    callers.join()
+    assert callers.order == ["/stream", "/1", "/2"]
+
+
+def test_a_request_that_has_waited_too_long_is_refused_and_takes_no_slot_with_it() -> None:
+    callers = Callers(1, max_queue=2, queue_timeout=0.01)
+    stream = begin(callers.admission, "/stream")
+    status, headers, _ = call(callers.admission, "/late")
+    assert (status, headers["Retry-After"]) == (503, "1")
+    assert callers.gauge("waiting_requests") == 0
+    stream.close()
+    assert call(callers.admission)[0] == 200
+    assert callers.order == ["/stream", "/"]
+
+
+def test_however_requests_come_wait_and_give_up_no_slot_is_lost_or_made() -> None:
+    callers = Callers(3, max_queue=8, queue_timeout=0.0001)
+    most: list[float] = []
+
+    def load() -> None:
+        for _ in range(200):
+            body = begin(callers.admission, "/stream")
+            most.append(callers.gauge("active_requests") or 0)
+            if not isinstance(body, list):
+                body.close()
+
+    threads = [threading.Thread(target=load) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) <= 3
+    assert [callers.gauge(name) for name in ("active_requests", "waiting_requests")] == [0, 0]
+
+
 def test_an_application_that_fails_gives_its_slot_back() -> None:
     registry = CollectorRegistry()
     with pytest.raises(SystemExit):
-        call(Admission(raising(SystemExit()), 4, registry))
+        call(admit(raising(SystemExit()), 4, registry))
     assert registry.get_sample_value(ACTIVE) == 0
 
 
 def test_a_streamed_answer_whose_close_raises_gives_its_slot_back() -> None:
     registry = CollectorRegistry()
-    stream = begin(Admission(answering(BrokenClose()), 4, registry))
+    stream = begin(admit(answering(BrokenClose()), 4, registry))
     assert registry.get_sample_value(ACTIVE) == 1
     with pytest.raises(RuntimeError, match="lost"):
         stream.close()
@@ -301,14 +433,14 @@ def test_a_stream_that_a_test_client_reads_and_leaves_open_gives_its_slot_back()
 
 def test_a_stream_that_is_read_to_its_end_gives_its_slot_back() -> None:
     registry = CollectorRegistry()
-    stream = begin(Admission(answering(iter([b"x"])), 4, registry))
+    stream = begin(admit(answering(iter([b"x"])), 4, registry))
     assert list(stream) == [b"x"]
     assert registry.get_sample_value(ACTIVE) == 0
 
 
 def test_a_stream_that_is_closed_twice_gives_its_slot_back_once() -> None:
     registry = CollectorRegistry()
-    stream = begin(Admission(answering(broken()), 4, registry))
+    stream = begin(admit(answering(broken()), 4, registry))
     stream.close()
     stream.close()
     assert registry.get_sample_value(ACTIVE) == 0
@@ -324,7 +456,7 @@ def test_a_status_that_the_server_cannot_send_becomes_500(status: str) -> None:
 
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), RuntimeError("secret")])
 def test_no_error_gets_past_it_and_nothing_of_it_is_told(error: BaseException) -> None:
-    admission = Admission(contain(raising(error)), 1, None)
+    admission = admit(contain(raising(error)), 1)
     for _ in range(2):
         status, headers, body = call(admission)
         assert (status, headers["Content-Type"]) == (500, problems.MEDIA_TYPE)
@@ -342,7 +474,7 @@ def test_errors_get_out_where_flask_lets_them_out(name: str, error: BaseExceptio
 def test_an_error_that_gets_out_is_recorded_and_gives_its_slot_back() -> None:
     recorder = Recorder()
     chain = contain(raising(ZeroDivisionError()), TESTING=True)
-    access = make_access(Admission(chain, 1, None), recorder)
+    access = make_access(admit(chain, 1), recorder)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             call(access)
@@ -385,7 +517,7 @@ def test_an_application_whose_headers_are_no_list_takes_no_slot_with_it() -> Non
         start_response("200 OK", ())
         return []
 
-    access = make_access(Admission(contain(app), 1, None), Recorder())
+    access = make_access(admit(contain(app), 1), Recorder())
     assert [call(access)[0] for _ in range(2)] == [500, 500]
 
 
@@ -570,7 +702,7 @@ def test_what_is_refused_while_a_body_is_read_goes_through_the_applications_hook
 
 
 def test_what_is_refused_before_any_work_is_a_problem() -> None:
-    admission = Admission(answering(iter([b"x"])), 1, None)
+    admission = admit(answering(iter([b"x"])), 1)
     stream = begin(admission)
     status, headers, _ = call(admission)
     assert (status, headers["Content-Type"]) == (503, problems.MEDIA_TYPE)

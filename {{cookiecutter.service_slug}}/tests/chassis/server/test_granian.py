@@ -61,12 +61,24 @@ def stream() -> Response:
     return Response(broken())
 
 
+def send_events() -> Response:
+    """Send events until the client leaves."""
+
+    def events() -> Iterator[bytes]:
+        while True:
+            yield b"data: 1\n\n"
+            time.sleep(0.05)
+
+    return Response(events(), mimetype="text/event-stream")
+
+
 def create_faulty_app() -> Application:
     """Make the service's application with, beside its routes, some that misbehave."""
     app = create_app()
     app.add_url_rule("/hold", view_func=hold)
     app.add_url_rule("/exit", view_func=leave)
     app.add_url_rule("/stream", view_func=stream)
+    app.add_url_rule("/events", view_func=send_events)
     app.add_url_rule("/status/<int:code>", "status", lambda code: ("", code))
     app.add_url_rule("/length", "length", lambda: str(len(request.get_data())), methods=["POST"])
     app.add_url_rule("/user", "user", lambda: request.headers.get("X-User", "nobody"))
@@ -90,6 +102,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """One process for all tests that leave it as it was."""
     environment = {
         "CONCURRENCY": "2",
+        "MAX_QUEUE": "3",
+        "QUEUE_TIMEOUT": "30",
         "MAX_BODY_SIZE": "4096",
         "REQUEST_TIMEOUT": str(REQUEST_TIMEOUT),
         "HTTP_X_USER": "admin",
@@ -307,18 +321,41 @@ def test_bad_settings_end_the_start_with_status_2_and_all_errors(start: Start) -
     assert sorted(names) == ["CONCURRENCY", "LOG_LEVEL", "PORT"]
 
 
-def test_with_every_thread_busy_probes_answer_and_more_requests_get_503(
+def test_with_every_slot_and_the_queue_taken_probes_answer_and_more_requests_get_503(
     served: Process, tmp_path: Path
 ) -> None:
     with held(served, tmp_path / "gate", 40) as statuses:
-        wait_until(lambda: len(statuses) == 38)
+        wait_until(lambda: len(statuses) == 35)
         assert set(statuses) == {503}
         served.wait_active(2)
+        assert served.gauge("http_server_waiting_requests") == 3
         assert [served.get(probe)[0] for probe in ("/livez", "/readyz", "/metrics")] == [200] * 3
         status, headers, _ = served.get(THING)
         assert (status, headers["Retry-After"]) == (503, "1")
         assert headers["Content-Type"] == "application/problem+json"
-    assert sorted(statuses) == [200] * 2 + [503] * 38
+    assert sorted(statuses) == [200] * 5 + [503] * 35
+
+
+def test_requests_that_wait_are_served_when_it_stops(start: Start, tmp_path: Path) -> None:
+    process = start(FAULTY, CONCURRENCY="1", QUEUE_TIMEOUT="60")
+    with held(process, tmp_path / "gate", 3) as statuses:
+        wait_until(lambda: process.gauge("http_server_waiting_requests") == 2)
+        process.popen.send_signal(signal.SIGTERM)
+        wait_until(lambda: "Shutting down granian" in process.output)
+    assert process.popen.wait(15) == 0
+    assert statuses == [200, 200, 200]
+
+
+def test_by_default_readers_of_endless_streams_leave_room_for_others(start: Start) -> None:
+    process = start(FAULTY)
+    with ExitStack() as stack:
+        for _ in range(4):
+            reader = stack.enter_context(closing(process.connect()))
+            reader.request("GET", "/events")
+            assert reader.getresponse().readline() == b"data: 1\n"
+        assert process.gauge("http_server_active_requests") == 4
+        assert [process.get(PRODUCT)[0] for _ in range(20)] == [200] * 20
+    process.wait_active(0)
 
 
 def test_half_sent_requests_hold_no_thread(served: Process) -> None:

@@ -19,13 +19,14 @@ COUNT = "http_server_request_duration_seconds_count"
 SATURATION = (
     "http_server_active_requests",
     "http_server_active_requests_limit",
+    "http_server_waiting_requests",
     "http_server_saturation_ratio",
 )
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 
 
 def saturation(client: FlaskClient) -> list[float]:
-    """Return the values of the three gauges, of which each has no labels."""
+    """Return the values of the four gauges, of which each has no labels."""
     return [samples(client, name)[()] for name in SATURATION]
 
 
@@ -49,7 +50,7 @@ def test_random_urls_and_methods_add_no_series(client: FlaskClient) -> None:
     assert len(samples(client, COUNT)) == before
 
 
-def test_saturation_is_one_gauge_and_its_two_parts(app: Application, settings: Settings) -> None:
+def test_saturation_is_one_gauge_and_its_three_parts(app: Application, settings: Settings) -> None:
     seen: list[float] = []
 
     @app.get("/look")
@@ -58,8 +59,8 @@ def test_saturation_is_one_gauge_and_its_two_parts(app: Application, settings: S
         return ""
 
     app.test_client().get("/look")
-    assert seen == [1, settings.concurrency, 0.25]
-    assert saturation(app.test_client()) == [0, settings.concurrency, 0]
+    assert seen == [1, settings.concurrency, 0, 0.25]
+    assert saturation(app.test_client()) == [0, settings.concurrency, 0, 0]
 
 
 def test_each_application_shows_its_own_saturation_and_requests() -> None:
@@ -73,7 +74,7 @@ def test_each_application_shows_its_own_saturation_and_requests() -> None:
     for app in apps:
         app.add_url_rule("/look", view_func=look)
         app.test_client().get("/look")
-    assert seen == [[1, 2, 0.5], [0, 4, 0], [0, 2, 0], [1, 4, 0.25]]
+    assert seen == [[1, 2, 0, 0.5], [0, 4, 0, 0], [0, 2, 0, 0], [1, 4, 0, 0.25]]
     apps[1].test_client().get("/look")
     counts = [samples(app.test_client(), COUNT) for app in apps]
     assert counts == [{("GET", "200", "/look"): 1}, {("GET", "200", "/look"): 2}]

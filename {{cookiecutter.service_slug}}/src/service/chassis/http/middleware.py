@@ -3,10 +3,10 @@
 import io
 import logging
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any
 from wsgiref.types import InputStream, StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -60,34 +60,83 @@ def refuse_leading_slashes(app: WSGIApplication) -> WSGIApplication:
 
 
 class Admission:
-    """Admits a number of requests at once and refuses further ones with 503, before any work."""
+    """Admits a number of requests at once; a number of others waits, and the rest gets 503.
+
+    Nothing of a request is read before it is admitted.
+    """
 
     def __init__(
-        self, app: WSGIApplication, limit: int, registry: CollectorRegistry | None
+        self, app: WSGIApplication, settings: ServerSettings, registry: CollectorRegistry | None
     ) -> None:
         self._app = app
-        self._slots = deque(range(limit))
+        self._limit = settings.concurrency
+        self._max_waiting = settings.max_queue
+        self._timeout = settings.queue_timeout
+        self._slots = deque(range(self._limit))
+        self._waiting: deque[threading.Event] = deque()
+        self._lock = threading.Lock()  # of those that wait
         active = "http_server_active_requests"
+        waiting = "http_server_waiting_requests"
         ratio = "http_server_saturation_ratio"
-        metrics.show(active, "Requests being handled.", registry, lambda: limit - len(self._slots))
-        metrics.show(f"{active}_limit", "Requests allowed at once.", registry, lambda: limit)
-        metrics.show(ratio, "Active over allowed.", registry, lambda: 1 - len(self._slots) / limit)
+        metrics.show(active, "Requests being handled.", registry, self._count_active)
+        metrics.show(f"{active}_limit", "Requests handled at once.", registry, lambda: self._limit)
+        metrics.show(waiting, "Requests in the queue.", registry, lambda: len(self._waiting))
+        metrics.show(ratio, "Active and waiting over the limit.", registry, self._saturation)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        try:
-            slot = self._slots.pop()
-        except IndexError:
+        if not self._enter():
             refusal = exceptions.ServiceUnavailable(retry_after=RETRY_AFTER)
             return problems.respond(refusal, environ, start_response)
         try:
             body = self._app(environ, start_response)
         except BaseException:
-            self._slots.append(slot)
+            self._leave()
             raise
         if type(body) is list:
-            self._slots.append(slot)
+            self._leave()
             return body
-        return AdmittedStream(body, partial(self._slots.append, slot))
+        return AdmittedStream(body, self._leave)
+
+    def _count_active(self) -> int:
+        return self._limit - len(self._slots)
+
+    def _saturation(self) -> float:
+        return (self._count_active() + len(self._waiting)) / self._limit
+
+    def _enter(self) -> bool:
+        """Take a slot, by turns; return False where the queue is full or none comes in time."""
+        if not self._waiting:  # nobody overtakes
+            try:
+                self._slots.pop()
+                return True
+            except IndexError:
+                pass
+        turn = threading.Event()
+        with self._lock:
+            if len(self._waiting) >= self._max_waiting:
+                return False
+            self._waiting.append(turn)
+        self._call_waiting()  # a slot may have come free since
+        if not turn.wait(self._timeout):
+            with self._lock:
+                if not turn.is_set():
+                    self._waiting.remove(turn)
+        return turn.is_set()
+
+    def _leave(self) -> None:
+        self._slots.append(0)
+        if self._waiting:
+            self._call_waiting()
+
+    def _call_waiting(self) -> None:
+        """Give free slots to those that wait longest."""
+        with self._lock:
+            while self._waiting:
+                try:
+                    self._slots.pop()
+                except IndexError:
+                    return
+                self._waiting.popleft().set()
 
 
 class AdmittedStream:
@@ -259,7 +308,7 @@ def init_app(app: Application, settings: ServerSettings) -> None:
     handler = refuse_leading_slashes(handler)
     handler = BodyTimeout(handler, settings.request_timeout, settings.max_body_size)
     handler = Containment(handler, app)
-    handler = Admission(handler, settings.concurrency, app.telemetry.registry)
+    handler = Admission(handler, settings, app.telemetry.registry)
     handler = allow_origins(handler, settings.cors_allowed_origins or "")
     handler = Access(handler, app.readiness, app.telemetry)
     handler = hide_process_environment(handler)

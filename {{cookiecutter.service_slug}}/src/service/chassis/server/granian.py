@@ -20,7 +20,7 @@ from service.chassis.server import signals
 from service.chassis.server.settings import ServerSettings
 from service.chassis.telemetry.stdout import stdout
 
-SPARE_THREADS = 2  # so that a probe or a refusal finds a thread while all requests are busy
+SPARE_THREADS = 2  # so that a probe or a refusal finds a thread while all others work or wait
 MAX_CONNECTIONS = 1024  # idle ones count: not fewer than a gateway keeps open
 KEEP_ALIVE = 60_000  # milliseconds for headers and between requests; a gateway gives up sooner
 PR_SET_PDEATHSIG = 1
@@ -70,7 +70,7 @@ def _make_server(settings: ServerSettings, target: str, log_config: dict[str, An
         websockets=False,
         workers=1,
         workers_kill_timeout=settings.shutdown_grace,
-        blocking_threads=settings.concurrency + SPARE_THREADS,
+        blocking_threads=settings.concurrency + settings.max_queue + SPARE_THREADS,
         blocking_threads_idle_timeout=600,
         backlog=MAX_CONNECTIONS,
         backpressure=MAX_CONNECTIONS,

@@ -1,7 +1,5 @@
 """The settings of the server and its limits."""
 
-import math
-import os
 import re
 import socket
 from pathlib import Path
@@ -14,34 +12,22 @@ from service.chassis.settings import EnvironmentSettings
 MAX_BODY_SIZE = 1_048_576
 CGROUP = Path("/sys/fs/cgroup")
 MIB = 1024 * 1024
-REQUESTS_PER_CPU = 4
+# More would serve more requests that wait for others, but compute more slowly.
+CONCURRENCY = 16
 BASE_MEMORY = 90 * MIB  # of the service without requests
 # As browsers send it: in small letters, and without the port that its scheme has by default.
 ORIGIN = re.compile(r"(?!https:.*:443$|http:.*:80$)[a-z][a-z0-9+.-]*://[a-z0-9._:[\]-]+")
 BODY_FACTOR = 2.2  # memory that a request takes, in sizes of its body
 
 
-def available_cpus(cgroup: Path = CGROUP) -> int:
-    """Return the CPUs that the process may use: its container's quota, or its affinity."""
-    try:
-        quota, period = (cgroup / "cpu.max").read_text("ascii").split()
-        return math.ceil(int(quota) / int(period))
-    except (OSError, ValueError):
-        pass  # no quota is set
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def default_concurrency(max_body_size: int, cgroup: Path = CGROUP) -> int:
-    """Return four requests per CPU, but not more than have room for a body in memory."""
-    limit = min(max(REQUESTS_PER_CPU * available_cpus(cgroup), 4), 32)
+    """Return how many requests are handled at once: no more than have room for a body in memory."""
     try:
         memory = int((cgroup / "memory.max").read_text("ascii"))
     except (OSError, ValueError):
-        return limit  # no limit is set
+        return CONCURRENCY  # no limit is set
     bodies = int((memory - BASE_MEMORY) / (BODY_FACTOR * max_body_size))
-    return max(2, min(limit, bodies))
+    return max(1, min(CONCURRENCY, bodies))
 
 
 def _concurrency(settings: dict[str, Any]) -> int:
@@ -83,7 +69,13 @@ class ServerSettings(EnvironmentSettings):
         default_factory=_concurrency,
         ge=1,
         le=1000,
-        description="Maximum concurrent requests; further ones get 503",
+        description="Requests handled at once; further ones wait",
+    )
+    max_queue: int = Field(
+        64, ge=0, le=1000, description="Requests that may wait; further ones get 503"
+    )
+    queue_timeout: float = Field(
+        1, gt=0, le=60, description="Seconds that a request may wait; then it gets 503"
     )
     request_timeout: float = Field(
         10, gt=0, le=3600, description="Seconds for a body to arrive; a later one gets 408"
