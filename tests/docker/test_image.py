@@ -3,12 +3,12 @@
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,8 +23,11 @@ from tests.docker.containers import eventually
 from tests.docker.containers import fetch
 from tests.docker.containers import replaced
 from tests.docker.containers import status
+from tests.docker.load import Answer
+from tests.docker.load import Client
 from tests.docker.load import KeepAliveLoad
 from tests.docker.load import SlowSenders
+from tests.docker.load import at_once
 
 pytestmark = pytest.mark.docker
 
@@ -166,11 +169,49 @@ def test_a_hardened_container_writes_nothing(run: Run) -> None:
     assert docker("diff", container.id) == ""
 
 
-def test_the_limit_of_requests_follows_the_container_s_memory(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "memory.max").write_text(str(100 * 1024 * 1024))
-    container = run(f"--volume={tmp_path}:/sys/fs/cgroup:ro").wait_until_ready()
-    config = docker("exec", container.id, "python", "-m", "service", "config")
-    assert 1 <= int(re.findall(r"^CONCURRENCY=(\d+)$", config, re.MULTILINE)[0]) < 16
+# JSON that takes many times its size, in bodies of the largest size that is accepted.
+BOMBS = {
+    "objects": ("{{}}", '{"lines":[', "]}"),
+    "lists": ("[[]]", "[", "]"),
+    "digits": ("1e308", '{"lines":[', "]}"),
+    "names": ('"{}":1', "{", "}"),
+}
+
+LIMITS = (
+    "python",
+    "-c",
+    "from pathlib import Path\n"
+    "from service.chassis.server.settings import ServerSettings, default_concurrency\n"
+    "settings = ServerSettings()\n"
+    "at_work = default_concurrency(settings.max_body_size, Path('/limits'))\n"
+    "print(settings.max_body_size, at_work, settings.max_queue)",
+)
+
+
+def post_quote(client: Client, _: int, body: bytes) -> Answer:
+    """Send a body."""
+    return client("POST", "/v1/quotes", body)
+
+
+@pytest.mark.parametrize("mebibytes", [128, 256], ids=["small", "as compose.yaml has it"])
+def test_as_many_of_the_worst_bodies_as_are_let_in_fit_into_memory(
+    run: Run, image: str, tmp_path: Path, mebibytes: int
+) -> None:
+    # The older control groups, which an engine may use, do not tell the service its limit.
+    (tmp_path / "memory.max").write_text(str(mebibytes * 1024 * 1024))
+    folder = f"--volume={tmp_path}:/limits:ro"
+    size, at_work, waiting = map(
+        int, docker("run", "--rm", "--user=0", folder, image, *LIMITS).split()
+    )
+    memory = (f"--memory={mebibytes}m", f"--memory-swap={mebibytes}m", "--env=QUEUE_TIMEOUT=30")
+    container = run(*memory, f"--env=CONCURRENCY={at_work}").wait_until_ready()
+    for item, start, end in BOMBS.values():
+        count = size // len(item.format(10_000) + ",") - 10
+        body = start + ",".join(item.format(10_000 + number) for number in range(count)) + end
+        ask = partial(post_quote, body=body.encode())
+        answers = at_once(container.port, ask, at_work + waiting)
+        assert {answer.status for answer in answers} == {422}
+    assert (container.state["Status"], status(container.port, "/livez")) == ("running", 200)
 
 
 @pytest.mark.parametrize("options", [(), ("--env", "PORT=8000")])

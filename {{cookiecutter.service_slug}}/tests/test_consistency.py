@@ -26,6 +26,7 @@ from support import text
 from service.app import create_app
 from service.chassis.project import PROJECT
 from service.chassis.server import granian
+from service.chassis.server.settings import BODY_FACTOR
 from service.chassis.server.settings import CONCURRENCY
 from service.chassis.server.settings import default_concurrency
 from service.chassis.telemetry import metrics
@@ -167,13 +168,20 @@ def test_compose_waits_for_the_drain_and_the_grace_before_it_kills() -> None:
     assert int(compose()["stop_grace_period"].removesuffix("s")) >= least
 
 
-def test_a_time_that_the_readme_names_is_that_of_the_code() -> None:
+def test_a_number_that_the_readme_names_is_that_of_the_code() -> None:
     named = named_numbers("README.md")
-    times = {
+    numbers = {
+        "BODY_FACTOR": BODY_FACTOR,
         "KEEP_ALIVE": granian.KEEP_ALIVE / 1000,
+        "MAX_HEAD": granian.MAX_HEAD,
         "stop_grace_period": float(compose()["stop_grace_period"].removesuffix("s")),
     }
-    assert {name: times[name] for name in named} == named
+    assert {name: numbers[name] for name in named} == named
+
+
+def test_the_limit_of_a_body_that_the_readme_names_is_that_of_the_settings() -> None:
+    limits = mentioned(r"^\| a body has at most (\d+) KiB", "README.md")
+    assert {int(limit) * 1024 for limit in limits} <= {default("max_body_size")}
 
 
 def test_the_health_check_gives_up_before_docker_does() -> None:

@@ -1,9 +1,11 @@
 """What comes in: bodies, queries, headers and paths, and what is said of those that are wrong."""
 
 import enum
+import gc
 import json
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from types import FrameType
 from typing import Any, Literal
 
 import pytest
@@ -11,13 +13,16 @@ from flask.testing import FlaskClient
 from lab import ITEM
 from lab import Item
 from lab import Stay
+from lab import lab_app
 from lab import pointers
 from lab import post
 from lab import problem
 from pydantic import AliasChoices, Field, NaiveDatetime, create_model, model_validator
+from werkzeug.test import EnvironBuilder
+from werkzeug.test import run_wsgi_app
 
 from service.chassis.http.application import Application
-from service.chassis.http.validation import READERS, Invalid, Model, query_reader
+from service.chassis.http.validation import MAX_DETAILED, READERS, Invalid, Model, query_reader
 
 
 def test_a_right_body_comes_back_as_it_went_in(lab: FlaskClient) -> None:
@@ -345,3 +350,40 @@ def test_python_gives_fields_their_names_and_dates_as_objects() -> None:
 def test_an_answer_refuses_a_time_without_zone() -> None:
     with pytest.raises(ValueError, match="timezone"):
         Item.model_validate(ITEM | {"colour": "red", "at": NAIVE})
+
+
+def test_of_each_list_in_a_large_body_only_the_first_error_is_noted(lab: FlaskClient) -> None:
+    wrong = {"lines": [{"kind": "box"}] * 2, "counts": {"a": "1", "b": "1"}}
+    data = json.dumps(ITEM | wrong).encode()
+    all_errors = ["/counts/a", "/counts/b", "/lines/0/width", "/lines/1/width"]
+    assert pointers(post(lab, data)) == all_errors
+    assert pointers(post(lab, data + b" " * MAX_DETAILED)) == ["/counts/a", "/lines/0/width"]
+
+
+def test_a_large_body_is_read_as_a_small_one(lab: FlaskClient) -> None:
+    item = ITEM | {"lines": [{"kind": "box", "width": 1}] * 2}
+    for padding in (0, MAX_DETAILED):
+        assert post(lab, json.dumps(item).encode() + b" " * padding).get_json() == item
+
+
+def test_a_refused_body_leaves_nothing_to_the_garbage_collector() -> None:
+    app = lab_app()
+
+    def ask() -> str:
+        options: dict[str, Any] = {"data": b"{}", "content_type": "application/json"}
+        environ = EnvironBuilder("/lab/items", method="POST", **options).get_environ()
+        return run_wsgi_app(app, environ, buffered=True)[1]
+
+    ask()
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        assert ask().startswith("422")
+        gc.collect()
+        left = [one for one in gc.garbage if isinstance(one, BaseException | FrameType)]
+        assert left == []
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()

@@ -444,8 +444,8 @@ MALFORMED = {
     "unequal lengths": POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
     "no number for a length": POST + b"Content-Length: three\r\n\r\nabc",
     "101 headers": GET + b"".join(b"X-%d: 1\r\n" % number for number in range(101)) + b"\r\n",
-    "a huge header": GET + b"X: " + b"x" * 300_000 + b"\r\n\r\n",
-    "a huge target": b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a huge header": GET + b"X: " + b"x" * 20_000 + b"\r\n\r\n",
+    "a huge target": b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
 }
 
 

@@ -62,6 +62,8 @@ class Application(Flask):
     def make_response(self, rv: Any) -> Response:
         """Make a response of what a view or an error handler returns."""
         if isinstance(rv, HTTPException):
+            # Flask keeps it in a frame of its traceback: body and all would wait for the collector.
+            rv.__traceback__ = None
             rv = self._render(rv)
         response = super().make_response(rv)
         if type(response) is Response:  # of no class of the owner's

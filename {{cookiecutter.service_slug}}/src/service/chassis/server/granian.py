@@ -22,6 +22,7 @@ from service.chassis.telemetry.stdout import stdout
 
 SPARE_THREADS = 2  # so that a probe or a refusal finds a thread while all others work or wait
 MAX_CONNECTIONS = 1024  # idle ones count: not fewer than a gateway keeps open
+MAX_HEAD = 16_384  # bytes of request line and headers, and of what is read ahead of a body
 KEEP_ALIVE = 60_000  # milliseconds for headers and between requests; a gateway gives up sooner
 PR_SET_PDEATHSIG = 1
 EXIT_START_FAILED = 3
@@ -74,7 +75,7 @@ def _make_server(settings: ServerSettings, target: str, log_config: dict[str, An
         blocking_threads_idle_timeout=600,
         backlog=MAX_CONNECTIONS,
         backpressure=MAX_CONNECTIONS,
-        http1_settings=HTTP1Settings(header_read_timeout=KEEP_ALIVE, max_buffer_size=65_536),
+        http1_settings=HTTP1Settings(header_read_timeout=KEEP_ALIVE, max_buffer_size=MAX_HEAD),
         log_dictconfig=log_config,
         log_level=LogLevels(log_config["root"]["level"].lower()),
     )

@@ -9,15 +9,15 @@ from pydantic import AfterValidator, Field
 
 from service.chassis.settings import EnvironmentSettings
 
-MAX_BODY_SIZE = 1_048_576
+MAX_BODY_SIZE = 65_536
 CGROUP = Path("/sys/fs/cgroup")
 MIB = 1024 * 1024
 # More would serve more requests that wait for others, but compute more slowly.
 CONCURRENCY = 16
-BASE_MEMORY = 90 * MIB  # of the service without requests
+BASE_MEMORY = 95 * MIB  # of the service with all its threads
+BODY_FACTOR = 90  # memory that the worst body takes, in its sizes: lists of empty objects or lists
 # As browsers send it: in small letters, and without the port that its scheme has by default.
 ORIGIN = re.compile(r"(?!https:.*:443$|http:.*:80$)[a-z][a-z0-9+.-]*://[a-z0-9._:[\]-]+")
-BODY_FACTOR = 2.2  # memory that a request takes, in sizes of its body
 
 
 def default_concurrency(max_body_size: int, cgroup: Path = CGROUP) -> int:
