@@ -100,7 +100,7 @@ class Kept:
 ERRORS = "errors are problem+json"
 PROBLEM = "application/problem+json"
 STATIC = "no static folder"
-LIMITS = "a body has at most 1 MiB and 10 s"
+LIMITS = "a body has at most 64 KiB and 10 s"
 CHUNKS = "a chunked body is read before the view"
 KEPT = {
     "a_missing_page": Kept(ERRORS, (404, "text/html"), (404, PROBLEM), without("problems")),

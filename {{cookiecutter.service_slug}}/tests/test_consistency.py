@@ -173,6 +173,7 @@ def test_a_number_that_the_readme_names_is_that_of_the_code() -> None:
     numbers = {
         "BODY_FACTOR": BODY_FACTOR,
         "KEEP_ALIVE": granian.KEEP_ALIVE / 1000,
+        "MAX_CONNECTIONS": granian.MAX_CONNECTIONS,
         "MAX_HEAD": granian.MAX_HEAD,
         "stop_grace_period": float(compose()["stop_grace_period"].removesuffix("s")),
     }

@@ -4,6 +4,7 @@ import http.client
 import logging
 import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -381,6 +382,32 @@ def test_bodies_that_never_arrive_do_not_stop_the_probes(served: Process) -> Non
         assert served.get(THING)[0] == 503
     served.wait_active(0)
     assert served.get(THING)[0] == 200
+
+
+@pytest.fixture
+def _many_files() -> Iterator[None]:
+    """As many open files as the system lets a process have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("_many_files")
+def test_connections_at_their_limit_let_nobody_else_in_until_one_is_closed(start: Start) -> None:
+    process = start()
+    address = ("127.0.0.1", process.port)
+    with socket.create_connection(address, timeout=10) as first, ExitStack() as stack:
+        for _ in range(granian.MAX_CONNECTIONS - 1):
+            stack.enter_context(socket.create_connection(address, timeout=10))
+        late = stack.enter_context(socket.create_connection(address, timeout=10))
+        late.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+        late.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            late.recv(12)
+        first.close()
+        late.settimeout(10)
+        assert late.recv(12) == b"HTTP/1.1 200"
 
 
 def test_a_body_that_dribbles_past_the_timeout_gets_408(served: Process) -> None:

@@ -78,7 +78,10 @@ class ServerSettings(EnvironmentSettings):
         1, gt=0, le=60, description="Seconds that a request may wait; then it gets 503"
     )
     request_timeout: float = Field(
-        10, gt=0, le=3600, description="Seconds for a body to arrive; a later one gets 408"
+        10,
+        gt=0,
+        le=3600,
+        description="Seconds for a body to arrive; one that still arrives later gets 408",
     )
     drain_delay: float = Field(
         2, ge=0, le=300, description="Seconds to go on serving, not ready, after SIGTERM"
