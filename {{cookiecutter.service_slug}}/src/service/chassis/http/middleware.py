@@ -69,17 +69,16 @@ class Admission:
         self, app: WSGIApplication, settings: ServerSettings, registry: CollectorRegistry | None
     ) -> None:
         self._app = app
-        self._limit = settings.concurrency
-        self._max_waiting = settings.max_queue
-        self._timeout = settings.queue_timeout
-        self._slots = deque(range(self._limit))
+        self._settings = settings
+        self._slots = deque(range(settings.concurrency))
         self._waiting: deque[threading.Event] = deque()
         self._lock = threading.Lock()  # of those that wait
+        limit = settings.concurrency
         active = "http_server_active_requests"
         waiting = "http_server_waiting_requests"
         ratio = "http_server_saturation_ratio"
-        metrics.show(active, "Requests being handled.", registry, self._count_active)
-        metrics.show(f"{active}_limit", "Requests handled at once.", registry, lambda: self._limit)
+        metrics.show(active, "Requests being handled.", registry, lambda: limit - len(self._slots))
+        metrics.show(f"{active}_limit", "Requests handled at once.", registry, lambda: limit)
         metrics.show(waiting, "Requests in the queue.", registry, lambda: len(self._waiting))
         metrics.show(ratio, "Active and waiting over the limit.", registry, self._saturation)
 
@@ -97,11 +96,8 @@ class Admission:
             return body
         return AdmittedStream(body, self._leave)
 
-    def _count_active(self) -> int:
-        return self._limit - len(self._slots)
-
     def _saturation(self) -> float:
-        return (self._count_active() + len(self._waiting)) / self._limit
+        return 1 + (len(self._waiting) - len(self._slots)) / self._settings.concurrency
 
     def _enter(self) -> bool:
         """Take a slot, by turns; return False where the queue is full or none comes in time."""
@@ -113,11 +109,11 @@ class Admission:
                 pass
         turn = threading.Event()
         with self._lock:
-            if len(self._waiting) >= self._max_waiting:
+            if len(self._waiting) >= self._settings.max_queue:
                 return False
             self._waiting.append(turn)
         self._call_waiting()  # a slot may have come free since
-        if not turn.wait(self._timeout):
+        if not turn.wait(self._settings.queue_timeout):
             with self._lock:
                 if not turn.is_set():
                     self._waiting.remove(turn)
