@@ -129,3 +129,12 @@ def test_make_smoke_fails_for_an_image_that_does_not_start(project: Project) -> 
 def test_make_image_labels_the_project_s_version(project: Project) -> None:
     labels = json.loads(docker("inspect", "--format", "{{json .Config.Labels}}", project.image))
     assert labels["org.opencontainers.image.version"] == "0.1.0"
+
+
+def test_a_service_without_the_sample_is_probed_and_served_alike(
+    bake: Bake, tmp_path: Path
+) -> None:
+    with deployed(bake, tmp_path, database="postgresql", sample="no") as project:
+        assert "exit code after SIGTERM: 0" in project.make("smoke")
+        project.make("up")
+        assert status(project.port(), "/readyz") == 200
