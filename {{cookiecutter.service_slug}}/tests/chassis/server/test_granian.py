@@ -355,7 +355,7 @@ def test_by_default_readers_of_endless_streams_leave_room_for_others(start: Star
             reader.request("GET", "/events")
             assert reader.getresponse().readline() == b"data: 1\n"
         assert process.gauge("http_server_active_requests") == 4
-        assert [process.get(PRODUCT)[0] for _ in range(20)] == [200] * 20
+        assert [process.get(THING)[0] for _ in range(20)] == [200] * 20
     process.wait_active(0)
 
 
