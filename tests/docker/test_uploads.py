@@ -1,7 +1,9 @@
 """Uploads and exports of a service in a hardened container, which can write no file of its own."""
 
+import contextlib
 import http.client
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.docker
 ROUTES = """
 
 class NewFile(Model):
-    note: str = ""
+    note: list[str] = Field(default_factory=list)
     file: Annotated[FileStorage, FileLimits(media_types=("text/plain",))]
 
 
@@ -26,7 +28,7 @@ class Stored(Model):
     size: int
 
 
-@routes.post("/files", max_body_size=3_000_000)
+@routes.post("/files", max_body_size=20_000_000)
 def create_file(form: NewFile) -> Stored:
     return Stored(size=len(form.file.read()))
 
@@ -46,6 +48,7 @@ HEAD = (
     b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n'
     b"Content-Type: text/plain\r\n\r\n"
 )
+NOTE = b'\r\n--x\r\nContent-Disposition: form-data; name="note"\r\n\r\n'
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,38 @@ def test_an_upload_that_finds_no_room_gets_503_and_the_next_one_is_served(
     assert (status, b"Service Unavailable" in body) == (503, True)
     assert "an upload could not be kept: [Errno 28]" in container.logs()
     assert send(container, 900_000)[0] == 200
+
+
+@pytest.mark.parametrize(("size", "notes"), [(1, 62), (1, 200), (19_000_000, 0)])
+def test_as_many_of_the_largest_forms_as_are_admitted_fit_into_the_memory_of_compose(
+    run: Run, uploads: str, size: int, notes: int
+) -> None:
+    limits = ("--memory", "256m", "--memory-swap", "256m", "--shm-size", "32m")
+    container = run(*limits, "--env", "CONCURRENCY=16", image=uploads).wait_until_ready()
+    body = HEAD + b"x" * size + (NOTE + b"x" * 98_000) * notes + b"\r\n--x--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=x", "Content-Length": str(len(body))}
+    together = threading.Barrier(16)
+
+    def pieces() -> Iterator[bytes]:
+        yield body[:-4]
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(20)
+        yield body[-4:]
+
+    def upload() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", container.port, timeout=30)
+        with closing(connection), contextlib.suppress(OSError):
+            connection.request("POST", "/v1/files", pieces(), headers)
+            connection.getresponse().read()
+        together.abort()  # it was refused before all of it was sent, or all were sent
+
+    senders = [threading.Thread(target=upload) for _ in range(16)]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    assert (container.state["Status"], container.state["OOMKilled"]) == ("running", False)
+    assert send(container, 1) == (200, b'{"size":1}')
 
 
 def test_an_export_is_streamed_with_its_type(run: Run, uploads: str) -> None:
