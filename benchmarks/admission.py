@@ -75,7 +75,8 @@ def closed(urls: list[str]) -> None:
         )
         refused = sum(result[0][2] for result in rounds)
         rates = f"{own[0]:.0f} | {other[0]:.0f} | {ratio:.2f} ({first:.2f} to {third:.2f})"
-        print(f"| {clients} on {path} | {rates} | {own[1]:.3f} | {other[1]:.3f} | {refused} |")
+        p99 = f"{own[1] * 1000:.0f} | {other[1] * 1000:.0f}"
+        print(f"| {clients} on {path} | {rates} | {p99} | {refused} |")
 
 
 async def ask(port: int, idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> int:
