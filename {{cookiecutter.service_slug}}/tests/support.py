@@ -1,5 +1,6 @@
 """What the tests share beside fixtures: files, the service as a process, an OTLP receiver."""
 
+import fnmatch
 import http.client
 import json
 import os
@@ -55,6 +56,17 @@ def found(pattern: str, name: str) -> str:
     matches = mentioned(pattern, name)
     assert len(matches) == 1, f"{name}: {pattern} finds {matches or 'nothing'}"
     return matches.pop()
+
+
+def missing_files(name: str) -> set[str]:
+    """Return the files and folders that a file names and the project has not."""
+    folders = ("src", "tests", "scripts", "database", "migrations", ".github")
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    there = [f"/{path.relative_to(ROOT).as_posix()}" for path in (*ROOT.iterdir(), *paths)]
+    kinds = "json|md|mk|py|sh|toml|txt|yaml|yml"
+    pattern = rf"(?<![\w./-])((?:src|tests|migrations|chassis)/[\w./*-]*\w|(?:[\w-]+/)*[\w-]+\.(?:{kinds})\b)"
+    named = re.findall(pattern, text(name).replace("\\", ""))  # regular expressions escape a dot
+    return {path for path in named if not fnmatch.filter(there, f"*/{path}")}
 
 
 def named_numbers(name: str) -> dict[str, float]:

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from support import ROOT
 from support import found
 from support import mentioned
+from support import missing_files
 from support import named_numbers
 from support import text
 
@@ -118,7 +119,7 @@ def test_only_their_own_tests_import_what_stands_on_the_chassis() -> None:
 
 def test_the_image_runs_as_a_number_that_is_not_root() -> None:
     user, group = found(r"^USER (.+)$", "Dockerfile").split(":")
-    assert (int(user) > 0, int(group) > 0) == (True, True)
+    assert (int(user) > 0, group) == (True, user)
 
 
 @pytest.mark.parametrize(
@@ -363,6 +364,28 @@ def test_the_readme_names_what_the_gateway_keeps_from_the_outside() -> None:
         assert set(re.findall(r"`(\S+?)`", row)) == fixed
     for prefix in mentioned(r"the gateway routes `(.+?)` alone", "README.md"):
         assert prefix == f"{manifest()['prefix']}/"
+
+
+def test_the_manifest_names_the_constant_that_bounds_its_objective() -> None:
+    for name, path in re.findall(r"one of (\w+) in (\S+)\.$", text("service.yaml"), re.MULTILINE):
+        assert f"\n{name} = " in text(path)
+        assert getattr(metrics, name) == metrics.BUCKETS
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Dockerfile",
+        "Makefile",
+        "compose.yaml",
+        "rules.yaml",
+        "service.yaml",
+        *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("s*/**/*.py")),
+        *(path.relative_to(ROOT).as_posix() for path in WORKFLOWS),
+    ],
+)
+def test_every_file_that_a_file_names_exists(name: str) -> None:
+    assert missing_files(name) == set()
 
 
 def test_the_histogram_has_a_bound_where_the_objective_has_one() -> None:

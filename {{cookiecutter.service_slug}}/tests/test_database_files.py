@@ -10,6 +10,7 @@ from sqlalchemy import make_url
 from support import ROOT
 from support import found
 from support import mentioned
+from support import missing_files
 from support import named_numbers
 from support import text
 from test_consistency import default
@@ -153,6 +154,13 @@ def test_every_metric_that_the_readme_names_is_scraped(client: FlaskClient) -> N
     scraped = client.get("/metrics").text
     names = mentioned(r"`(db_\w+)`", README)
     assert [name for name in names if f"# TYPE {name} " not in scraped] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["compose.database.yaml", "database.mk", "database/roles.sh", README]
+)
+def test_every_file_that_a_file_names_exists(name: str) -> None:
+    assert missing_files(name) == set()
 
 
 def test_the_readme_names_targets_that_exist() -> None:
