@@ -18,6 +18,19 @@ MUTATIONS = [
     ("Dockerfile", "GET /livez", "GET /healthz", "every_path"),
     ("Dockerfile", "USER 10001:10001", "USER 0:0", "the_image_runs_as_a_number"),
     ("Dockerfile", "USER 10001:10001", "USER nobody:nogroup", "the_image_runs_as_a_number"),
+    ("Dockerfile", "USER 10001:10001", "USER 10001:10002", "the_image_runs_as_a_number"),
+    ("Dockerfile", "PATH=/opt/venv/bin", "PATH=/opt/env/bin", "the_image_finds_its_packages"),
+    (
+        "Dockerfile",
+        "src PYTHONPYCACHEPREFIX=/opt/bytecode",
+        "src PYTHONPYCACHEPREFIX=/opt/cache",
+        "the_image_finds_its_packages",
+    ),
+    ("service.yaml", "BUCKETS in", "BOUNDS in", "the_manifest_names_the_constant"),
+    ("service.yaml", "telemetry/metrics.py", "telemetry/bounds.py", "every_file_that_a_file"),
+    ("service.yaml", "`make rules`", "`make alerts`", "every_make_target"),
+    ("compose.yaml", "README.md lists", "CONFIG.md lists", "every_file_that_a_file"),
+    ("Makefile", "<scripts/smoke.py", "<scripts/probe.py", "every_file_that_a_file"),
     ("Dockerfile", "settimeout(4)", "settimeout(9)", "the_health_check_gives_up"),
     ("Dockerfile", "python:3.14-slim", "python:3.13-slim", "the_python_version"),
     ("Dockerfile", 'title="flask-microservice"', 'title="other"', "the_name_is"),
@@ -103,10 +116,31 @@ MUTATIONS = [
 ]
 
 
+# The same of a service with a database.
+DATABASE_MUTATIONS = [
+    ("compose.yaml", "[compose.database.yaml]", "[compose.db.yaml]", "every_file_that_a_file"),
+    ("compose.database.yaml", "TIMEOUT:-5}", "TIMEOUT:-9}", "the_migrations_run_in"),
+    ("compose.database.yaml", "${IMAGE:-flask", "${IMAGE:-other", "the_migrations_run_in"),
+    ("compose.database.yaml", "dbname=service", "dbname=other", "every_file_names_the_database"),
+    ("compose.database.yaml", "./database/roles.sh", "./database/role.sh", "every_file_that_a"),
+    ("database.mk", "$(NAME)-db", "$(NAME)-database", "make_and_the_readme_name"),
+    ("database.mk", "database/roles\\.sh", "database/role\\.sh", "every_file_that_a_file"),
+    ("database/README.md", "migrations/versions", "migrations/version", "every_file_that_a_file"),
+    ("database/README.md", "chassis/resources", "chassis/resource", "every_file_that_a_file"),
+    ("database/README.md", "microservice-migrate`", "microservice-job`", "make_and_the_readme"),
+    ("database/README.md", "compose stop flask", "compose stop my", "make_and_the_readme_name"),
+    ("database/README.md", "`owner` changes", "`admin` changes", "the_readme_names_the_roles"),
+    (".github/workflows/ci.yml", "/database.yml", "/db.yml", "every_file_that_a_file"),
+    (".github/workflows/database.yml", "test-postgres", "test-postgresql", "every_make_target"),
+]
+
+
 def consistency(python: Path, service: Path, test: str = "") -> str:
     """Run the service's consistency tests of that name and return what pytest reports."""
     options = ("-p", "no:cacheprovider", "-q", "--tb=no", "-k", test)
-    command = (python, "-m", "pytest", *options, "tests/test_consistency.py")
+    names = ("test_consistency.py", "test_database_files.py")
+    files = [service / "tests" / name for name in names if (service / "tests" / name).exists()]
+    command = (python, "-m", "pytest", *options, *files)
     environment = {"PATH": os.environ["PATH"], "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(command, cwd=service, env=environment, capture_output=True, text=True)
     return done.stdout
@@ -125,6 +159,15 @@ def test_a_disagreement_is_noticed(
     bake: Bake, service_python: Path, tmp_path: Path, name: str, fact: str, instead: str, test: str
 ) -> None:
     service = bake(ci="gitlab") if name == ".gitlab-ci.yml" else bake()
+    report = consistency(service_python, mutated(service, tmp_path, name, fact, instead), test)
+    assert f"test_{test}" in report, report
+
+
+@pytest.mark.parametrize(("name", "fact", "instead", "test"), DATABASE_MUTATIONS)
+def test_a_disagreement_about_the_database_is_noticed(
+    bake: Bake, service_python: Path, tmp_path: Path, name: str, fact: str, instead: str, test: str
+) -> None:
+    service = bake(database="postgresql")
     report = consistency(service_python, mutated(service, tmp_path, name, fact, instead), test)
     assert f"test_{test}" in report, report
 

@@ -64,9 +64,12 @@ def missing_files(name: str) -> set[str]:
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*")]
     there = [f"/{path.relative_to(ROOT).as_posix()}" for path in (*ROOT.iterdir(), *paths)]
     kinds = "json|md|mk|py|sh|toml|txt|yaml|yml"
-    pattern = rf"(?<![\w./-])((?:src|tests|migrations|chassis)/[\w./*-]*\w|(?:[\w-]+/)*[\w-]+\.(?:{kinds})\b)"
-    named = re.findall(pattern, text(name).replace("\\", ""))  # regular expressions escape a dot
-    return {path for path in named if not fnmatch.filter(there, f"*/{path}")}
+    path = rf"(?:src|tests|migrations|chassis)/[\w./*-]*\w|(?:\.?[\w-]+/)*[\w.-]*\w\.(?:{kinds})\b"
+    # Without what a regular expression or a mount puts before a name.
+    named = re.findall(rf"(?<![\w./-])({path})", re.sub(r"\\|(?<!\S)\./", "", text(name)))
+    missing = {one for one in named if not fnmatch.filter(there, f"*/{one}")}
+    # What make makes, and what other answers would have given.
+    return {one for one in missing if not one.startswith((".venv/", ".gitlab-ci"))}
 
 
 def named_numbers(name: str) -> dict[str, float]:

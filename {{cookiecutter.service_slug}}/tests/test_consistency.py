@@ -33,9 +33,7 @@ from service.chassis.server.settings import default_concurrency
 from service.chassis.telemetry import metrics
 from service.settings import Settings
 
-WORKFLOWS = [
-    path for path in (ROOT / ".github/workflows/ci.yml", ROOT / ".gitlab-ci.yml") if path.exists()
-]
+WORKFLOWS = [*ROOT.glob(".github/workflows/*.yml"), *ROOT.glob(".gitlab-ci.yml")]
 # Environment names that are no settings: the two ways to give one, and the builder's own.
 NO_SETTINGS = {"CONFIG_DIR", "KEEP_ALIVE", "NAME_FILE", "SOURCE_DATE_EPOCH"}
 MIB = 1024 * 1024
@@ -218,7 +216,14 @@ def test_the_makefile_accepts_the_python_that_the_project_needs() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "AGENTS.md", *(str(path.relative_to(ROOT)) for path in WORKFLOWS)]
+    "name",
+    [
+        "README.md",
+        "AGENTS.md",
+        "rules.yaml",
+        "service.yaml",
+        *(str(path.relative_to(ROOT)) for path in WORKFLOWS),
+    ],
 )
 def test_every_make_target_that_a_file_names_exists(name: str) -> None:
     targets = set(re.findall(r"^([a-z-]+):", makefiles(), re.MULTILINE))
@@ -324,6 +329,11 @@ def test_the_image_finds_the_source_where_it_is_copied() -> None:
 def test_the_image_keeps_uploads_where_the_readme_says() -> None:
     folder = found(r"TMPDIR=(\S+)", "Dockerfile")
     assert found(r"`TMPDIR`, in the image (\S+),", "README.md") == folder
+
+
+def test_the_image_finds_its_packages_and_bytecode_where_they_are_made() -> None:
+    assert found(r"PYTHONPYCACHEPREFIX=(\S+)", "Dockerfile")
+    assert found(r"PATH=(\S+?)/bin:", "Dockerfile") == found(r"uv venv .* (\S+) &&", "Dockerfile")
 
 
 def test_the_image_starts_what_make_run_starts() -> None:

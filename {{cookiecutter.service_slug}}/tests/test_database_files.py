@@ -92,9 +92,28 @@ def test_make_writes_the_secrets_that_compose_mounts() -> None:
 
 def test_every_file_names_the_database_alike() -> None:
     name = SERVER["environment"]["POSTGRES_DB"]
-    assert set(re.findall(r"--dbname[ =](\w+)", ROLES_FILE + text("database.mk"))) == {name}
+    users = ROLES_FILE + text("database.mk") + text("compose.database.yaml")
+    assert set(re.findall(r"--dbname[ =](\w+)", users)) == {name}
     assert set(re.findall(r" ON DATABASE (\w+)", ROLES_FILE)) == {name}
     assert found(r"--format custom (\w+)", "database.mk") == name
+
+
+def test_make_and_the_readme_name_the_services_of_compose() -> None:
+    assert PROJECT.name + found(r"exec -T \$\(NAME\)(\S+)$", "database.mk") in SERVICES
+    named = mentioned(r"docker compose (?:exec|start|stop) ([\w-]+)", README)
+    named |= mentioned(rf"`({PROJECT.name}-[\w-]+)`", README)
+    assert named <= SERVICES.keys()
+
+
+def test_the_migrations_run_in_the_services_image_with_its_time_limit() -> None:
+    assert MIGRATE["image"] == SERVICE["image"]
+    limit = MIGRATE["environment"]["DATABASE_TIMEOUT"]
+    assert limit == f"${{DATABASE_TIMEOUT:-{default('database_timeout')}}}"
+
+
+def test_the_readme_names_the_roles() -> None:
+    for roles in mentioned(r"\| the roles: (.*) \|$", README):
+        assert set(re.findall(r"`(\w+)`", roles)) == ROLES
 
 
 def test_the_roles_read_the_secrets_that_compose_mounts() -> None:

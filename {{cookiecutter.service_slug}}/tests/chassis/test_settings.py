@@ -119,6 +119,9 @@ WRONG = {
     "PORT": ["0", "65536", "5000.5", "http"],
     "MAX_BODY_SIZE": ["-1", "1023", "1MB"],
     "CONCURRENCY": ["0", "1001", "many"],
+    "MAX_QUEUE": ["-1", "many"],
+    "QUEUE_TIMEOUT": ["0", "nan", "1s"],
+    "CORS_ALLOWED_ORIGINS": ["example.com", "https://A.example", "https://example.com/"],
     "REQUEST_TIMEOUT": ["0", "nan", "10s"],
     "DRAIN_DELAY": ["-1", "inf", "2s"],
     "SHUTDOWN_GRACE": ["0", "0.5"],
@@ -128,9 +131,9 @@ WRONG = {
     "DATABASE_URL": WRONG_URLS,  # only-if: database == "postgresql"
     "DATABASE_PASSWORD": [],  # only-if: database == "postgresql"
     "DATABASE_TIMEOUT": ["0", "601", "nan"],  # only-if: database == "postgresql"
-    "CURSOR_KEY": [],  # only-if: database == "postgresql"
+    "CURSOR_KEY": ["hunter2"],  # only-if: database == "postgresql"
     "OTEL_SDK_DISABLED": ["perhaps"],
-    "OTEL_EXPORTER_OTLP_ENDPOINT": ["collector:4318", "ftp://collector"],
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ["collector:4318", "ftp://collector", "http://u:hunter2@c"],
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": ["collector:4318", "http://"],
     "OTEL_TRACES_EXPORTER": ["jaeger"],
     "OTEL_EXPORTER_OTLP_PROTOCOL": ["grpc"],
