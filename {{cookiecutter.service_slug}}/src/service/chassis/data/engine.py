@@ -131,6 +131,12 @@ def make_engine(
         pool_reset_on_return=None,  # a connection rolls back before it goes back
         hide_parameters=True,
     )
+    _make_connections(engine, settings, metrics)
+    return engine
+
+
+def _make_connections(engine: Engine, settings: DatabaseSettings, metrics: DatabaseMetrics) -> None:
+    """Let the engine use our connections instead of the drivers' own."""
 
     def connect_postgresql(_dialect: object, _record: object, args: Any, options: Any) -> Any:
         options = {**options, "cursor_factory": PostgresqlCursor}
@@ -147,5 +153,5 @@ def make_engine(
             connection.execute(f"PRAGMA {pragma}").close()
         return connection
 
-    event.listen(engine, "do_connect", connect_postgresql if is_postgresql else connect_sqlite)
-    return engine
+    is_sqlite = engine.dialect.name == "sqlite"
+    event.listen(engine, "do_connect", connect_sqlite if is_sqlite else connect_postgresql)
