@@ -60,13 +60,14 @@ def found(pattern: str, name: str) -> str:
 
 def missing_files(name: str) -> set[str]:
     """Return the files and folders that a file names and the project has not."""
-    folders = ("src", "tests", "scripts", "database", "migrations", ".github")
-    paths = [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    folders = [path for path in ROOT.iterdir() if path.is_dir() and path.name[0] != "."]
+    paths = [path for folder in (*folders, ROOT / ".github") for path in folder.rglob("*")]
     there = [f"/{path.relative_to(ROOT).as_posix()}" for path in (*ROOT.iterdir(), *paths)]
     kinds = "json|md|mk|py|sh|toml|txt|yaml|yml"
-    path = rf"(?:src|tests|migrations|chassis)/[\w./*-]*\w|(?:\.?[\w-]+/)*[\w.-]*\w\.(?:{kinds})\b"
+    first = "|".join(folder.name for folder in folders)
+    path = rf"(?:{first}|chassis)/[\w./*-]*\w|(?:\.?[\w-]+/)*[\w.-]*\w\.(?:{kinds})\b"
     # Without what a regular expression or a mount puts before a name.
-    named = re.findall(rf"(?<![\w./-])({path})", re.sub(r"\\|(?<!\S)\./", "", text(name)))
+    named = re.findall(rf"(?<![\w./@-])({path})", re.sub(r"\\|(?<!\S)\./", "", text(name)))
     missing = {one for one in named if not fnmatch.filter(there, f"*/{one}")}
     # What make makes, and what other answers would have given.
     return {one for one in missing if not one.startswith((".venv/", ".gitlab-ci"))}
