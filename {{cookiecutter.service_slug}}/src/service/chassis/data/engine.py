@@ -1,6 +1,5 @@
 """The engine: its pool, and time limits that the database, the network and the client keep."""
 
-import re
 import sqlite3
 from typing import Any
 
@@ -35,9 +34,9 @@ class PostgresqlConnection(psycopg.Connection[Any]):
     def set_session(self, wanted: dict[str, str]) -> None:
         """Set parameters of the session; behind a pooler, which shares it, its role has to."""
         cursor = psycopg.Cursor(self)  # one that records nothing
-        found = cursor.execute(SELECT_SESSION, [[*wanted, "server_version"]]).fetchall()
+        found = cursor.execute(SELECT_SESSION, [list(wanted)]).fetchall()
         self.is_pooled = found[0][0] != self.info.backend_pid  # a pooler makes up its own
-        different = [name for _, name, value in found if value != wanted.get(name, value)]
+        different = [name for _, name, value in found if value != wanted[name]]
         changes = [f"SET {name} = '{wanted[name]}'" for name in different]
         if not self.is_pooled:
             cursor.execute("; ".join(changes))
@@ -70,20 +69,15 @@ class SqliteConnection(sqlite3.Connection):
         return super().cursor(factory)
 
 
-def session_parameters(settings: DatabaseSettings, options: str = "") -> dict[str, str]:
-    """Return the limits that the server keeps, in milliseconds, and the zone of its times.
-
-    Those that the URL's `options` set are left out.
-    """
+def session_parameters(settings: DatabaseSettings) -> dict[str, str]:
+    """Return the limits that the server keeps, in milliseconds, and the zone of its times."""
     milliseconds = settings.database_timeout * 1000
-    parameters = {
+    return {
         "statement_timeout": f"{milliseconds:.0f}",
         "lock_timeout": f"{milliseconds * LOCK_TIMEOUT_RATIO:.0f}",
         "idle_in_transaction_session_timeout": f"{milliseconds * 2:.0f}",
         "TimeZone": "UTC",
     }
-    given = re.findall(r"\w+", options.lower())
-    return {name: value for name, value in parameters.items() if name.lower() not in given}
 
 
 def _postgresql_options(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
@@ -143,7 +137,7 @@ def _make_connections(engine: Engine, settings: DatabaseSettings, metrics: Datab
         connection = PostgresqlConnection.connect(*args, **options)
         connection.metrics = metrics
         connection.read_timeout = settings.database_timeout + READ_TIMEOUT_MARGIN
-        connection.set_session(session_parameters(settings, options.get("options", "")))
+        connection.set_session(session_parameters(settings))
         return connection
 
     def connect_sqlite(_dialect: object, _record: object, args: Any, options: Any) -> Any:
