@@ -359,6 +359,23 @@ def test_by_default_readers_of_endless_streams_leave_room_for_others(start: Star
     process.wait_active(0)
 
 
+@pytest.mark.parametrize(
+    ("path", "size"),
+    [("/length", 1000), ("/length", 100_000), ("/nope", 1000), (THING, 100_000), ("/nope", 4000)],
+)
+def test_a_client_that_goes_on_with_its_connection_loses_no_answer(
+    served: Process, path: str, size: int
+) -> None:
+    with closing(served.connect()) as connection:
+        statuses = set()
+        for _ in range(20):
+            connection.request("POST", path, b"[" * size, {"Content-Type": "text/plain"})
+            answer = connection.getresponse()
+            answer.read()
+            statuses.add((answer.status, answer.headers["Connection"]))
+    assert len(statuses) == 1
+
+
 def test_half_sent_requests_hold_no_thread(served: Process) -> None:
     with ExitStack() as stack:
         for _ in range(20):

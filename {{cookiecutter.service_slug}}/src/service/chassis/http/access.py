@@ -20,7 +20,9 @@ from service.chassis.telemetry.spans import REQUEST_ID, ids_of
 
 log = logging.getLogger("service")
 
-ROUTE = "service.route"  # in the WSGI environment: the template of the matched route
+# In the WSGI environment: the template of the matched route, and the body as far as it was read.
+ROUTE = "service.route"
+BODY = "service.body"
 
 WELL_FORMED_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -102,9 +104,17 @@ class Exchange:
         self._status = int(status[:3])
         headers.append(("X-Request-ID", self._ids["request_id"]))
         headers.append(("X-Content-Type-Options", "nosniff"))
-        if self._access.readiness.draining:
+        if self._access.readiness.draining or self._leaves_body():
             headers.append(("Connection", "close"))
         return self._start_response(status, headers)
+
+    def _leaves_body(self) -> bool:
+        """Return whether a part of the body was not read, after which the server closes."""
+        body = self._environ.get(BODY)
+        if body is not None:
+            return not body.has_ended
+        length = self._environ.get("CONTENT_LENGTH") or "0"
+        return length != "0" or "HTTP_TRANSFER_ENCODING" in self._environ
 
     def __iter__(self) -> Iterator[bytes]:
         try:

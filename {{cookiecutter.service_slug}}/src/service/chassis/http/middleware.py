@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from werkzeug import exceptions
 
 from service.chassis.http import problems
+from service.chassis.http.access import BODY
 from service.chassis.http.access import ROUTE
 from service.chassis.http.access import Access
 from service.chassis.http.application import Application
@@ -221,8 +222,11 @@ class BodyTimeout:
         # It says that the server ends a body; without it Werkzeug notices one that is cut short.
         environ.pop("wsgi.input_terminated", None)
         is_chunked = environ.pop("HTTP_TRANSFER_ENCODING", None) is not None
-        if is_chunked or environ.get("CONTENT_LENGTH"):
-            body = Body(environ["wsgi.input"], time.monotonic() + self._timeout)
+        length = environ.get("CONTENT_LENGTH")
+        if is_chunked or length:
+            deadline = time.monotonic() + self._timeout
+            body = Body(environ["wsgi.input"], deadline, int(length) if length else None)
+            environ[BODY] = body
             environ["wsgi.input"] = io.BufferedReader(body)
         if is_chunked:
             try:
@@ -246,11 +250,16 @@ class BodyTimeout:
 
 
 class Body(io.RawIOBase):
-    """A body that must arrive before a deadline of `time.monotonic`."""
+    """A body that must arrive before a deadline of `time.monotonic`.
 
-    def __init__(self, stream: InputStream, deadline: float) -> None:
+    `left` are the bytes to read, None for a chunked one.
+    """
+
+    def __init__(self, stream: InputStream, deadline: float, left: int | None = None) -> None:
         self._stream = stream
         self._deadline = deadline
+        self._left = left
+        self.has_ended = left == 0
 
     def readable(self) -> bool:
         """Return True."""
@@ -262,6 +271,9 @@ class Body(io.RawIOBase):
             raise exceptions.RequestTimeout("The request's body took too long.")
         chunk = self._stream.read(min(len(buffer), CHUNK_SIZE))
         buffer[: len(chunk)] = chunk
+        if self._left is not None:
+            self._left -= len(chunk)
+        self.has_ended = not chunk or self._left == 0
         return len(chunk)
 
 
