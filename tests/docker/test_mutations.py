@@ -57,7 +57,7 @@ MUTATIONS = [
     ),
     ("compose.yaml", "- LOG_LEVEL", "- LOGLEVEL", "every_environment_name"),
     ("compose.yaml", "mem_limit: 256m", "mem_limit: 95m", "compose_gives_memory"),
-    ("compose.yaml", "pids_limit: 100", "pids_limit: 10", "compose_gives_processes"),
+    ("compose.yaml", "pids_limit: 200", "pids_limit: 20", "compose_gives_processes"),
     (
         "compose.yaml",
         "image: ${IMAGE:-flask-microservice}",
@@ -81,12 +81,12 @@ MUTATIONS = [
     ("README.md", "/v1/products/tea", "/v1/items/tea", "every_path"),
     ("README.md", "| `PORT` | `5000` |", "| `PORT` | `8000` |", "the_settings_in_the_readme"),
     ("README.md", "`http_server_active_requests`", "`http_server_requests_active`", "every_metric"),
-    ("README.md", "closed after 60 s", "closed after 75 s", "a_time_that_the_readme_names"),
+    ("README.md", "closed after 60 s", "closed after 75 s", "a_number_that_the_readme_names"),
     (
         "README.md",
         "compose.yaml allows 30 s",
         "compose.yaml allows 3 s",
-        "a_time_that_the_readme_names",
+        "a_number_that_the_readme_names",
     ),
     ("README.md", "`make openapi`", "`make contract`", "every_make_target"),
     ("requirements.txt", "flask==3", "flask==2", "the_lock_pins"),
@@ -110,7 +110,7 @@ MUTATIONS = [
         f"{SERVER}/granian.py",
         "KEEP_ALIVE = 60_000",
         "KEEP_ALIVE = 30_000",
-        "a_time_that_the_readme",
+        "a_number_that_the_readme",
     ),
     ("src/service/chassis/http/probes.py", '"/readyz"', '"/ready"', "every_path"),
 ]
