@@ -3,7 +3,8 @@
 import logging
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from typing import Any
 from uuid import uuid4
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -65,12 +66,26 @@ class Access:
         if type(body) is list:
             exchange.finish()
             return body
-        exchange.body = body
-        return exchange
+        return Stream(body, exchange.end)
+
+
+class Stream(ExitStack):
+    """A streamed answer; `end` is called as an `__exit__`, once, when it is read or closed."""
+
+    def __init__(self, body: Iterable[bytes], end: Callable[..., None]) -> None:
+        super().__init__()
+        self._body = body
+        self.push(end)
+        if hasattr(body, "close"):
+            self.callback(body.close)
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self:  # a test client does not close it
+            yield from self._body
 
 
 class Exchange:
-    """One request and its answer; the WSGI iterable of an answer that is streamed."""
+    """One request and its answer."""
 
     def __init__(
         self, access: Access, environ: WSGIEnvironment, start_response: StartResponse
@@ -81,8 +96,6 @@ class Exchange:
         self._start_response = start_response
         self._status = 0
         self._error = ""
-        self._is_finished = False
-        self.body: Iterable[bytes] = ()
         self._begin()
 
     def _begin(self) -> None:
@@ -116,35 +129,21 @@ class Exchange:
         length = self._environ.get("CONTENT_LENGTH") or "0"
         return length != "0" or "HTTP_TRANSFER_ENCODING" in self._environ
 
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            yield from self.body
-        except Exception as error:
-            self._error = type(error).__qualname__
-            log.exception("the answer broke off: the client may take it for whole")
-            raise
-        finally:
-            self.close()  # a test client does not
-
     def fail(self, error: BaseException) -> None:
         """Record a request whose error gets out."""
         self._status = 500
         self._error = type(error).__qualname__
         self.finish()
 
-    def close(self) -> None:
-        """End a streamed answer."""
-        if self._is_finished:
-            return
-        try:
-            if hasattr(self.body, "close"):
-                self.body.close()
-        finally:
-            self.finish()
+    def end(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Record a request whose answer was streamed, as far as its error let it."""
+        if isinstance(error, Exception):
+            self._error = type(error).__qualname__
+            log.error("the answer broke off: the client may take it for whole", exc_info=error)
+        self.finish()
 
     def finish(self) -> None:
         """Record the request, which is answered."""
-        self._is_finished = True
         seconds = time.perf_counter() - self._started
         fields = self._fields()
         if self._span.is_recording():

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 from wsgiref.types import InputStream, StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -17,6 +17,7 @@ from service.chassis.http import problems
 from service.chassis.http.access import BODY
 from service.chassis.http.access import ROUTE
 from service.chassis.http.access import Access
+from service.chassis.http.access import Stream
 from service.chassis.http.application import Application
 from service.chassis.http.cors import allow_origins
 from service.chassis.http.probes import Probes
@@ -95,7 +96,7 @@ class Admission:
         if type(body) is list:
             self._leave()
             return body
-        return AdmittedStream(body, self._leave)
+        return Stream(body, self._leave)  # active until it ends
 
     def _saturation(self) -> float:
         return 1 + (len(self._waiting) - len(self._slots)) / self._settings.concurrency
@@ -120,7 +121,7 @@ class Admission:
                     self._waiting.remove(turn)
         return turn.is_set()
 
-    def _leave(self) -> None:
+    def _leave(self, *_error: object) -> None:
         self._slots.append(0)
         if self._waiting:
             self._call_waiting()
@@ -134,32 +135,6 @@ class Admission:
                 except IndexError:
                     return
                 self._waiting.popleft().set()
-
-
-class AdmittedStream:
-    """A streamed answer, whose request counts as active until it ends or is closed."""
-
-    def __init__(self, body: Iterable[bytes], release: Callable[[], None]) -> None:
-        self._body = body
-        self._release = release
-        self._has_ended = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield from self._body
-        self._end()
-
-    def close(self) -> None:
-        """End the answer and let the next request in."""
-        try:
-            if hasattr(self._body, "close"):
-                self._body.close()
-        finally:
-            self._end()
-
-    def _end(self) -> None:
-        if not self._has_ended:
-            self._has_ended = True
-            self._release()
 
 
 class Containment:

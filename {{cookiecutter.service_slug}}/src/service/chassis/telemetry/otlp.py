@@ -130,11 +130,12 @@ class Exporter:
 
 
 def _encode(span: Span) -> Fields:
+    parent = span.parent
     return {
         "traceId": span.ids["trace_id"],
         "spanId": span.ids["span_id"],
-        "parentSpanId": span.parent_id,
-        "traceState": span.state.to_header() if span.state else "",
+        "parentSpanId": trace.format_span_id(parent.span_id) if parent.is_valid else "",
+        "traceState": parent.trace_state.to_header(),
         "name": _text(span.name),
         "kind": span.kind.value + 1,
         "startTimeUnixNano": str(span.start_time),

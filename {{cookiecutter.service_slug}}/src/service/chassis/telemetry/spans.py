@@ -3,13 +3,14 @@
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from random import getrandbits
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context, create_key, get_value
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util._decorator import _agnosticcontextmanager
 
 if TYPE_CHECKING:
@@ -48,45 +49,35 @@ def current_ids() -> Ids:
 class UnsampledSpan(trace.NonRecordingSpan):
     """Stands for all spans of a request that is not sampled; it only passes its ids on."""
 
-    def __init__(self, ids: Ids, state: TraceState | None) -> None:
+    def __init__(self, ids: Ids, parent: SpanContext) -> None:
         self.ids = ids
-        self.state = state
+        self.parent = parent
 
     def get_span_context(self) -> SpanContext:
         trace_id, span_id, flags = (
             int(self.ids[name], 16) for name in ("trace_id", "span_id", "trace_flags")
         )
-        return SpanContext(trace_id, span_id, False, TraceFlags(flags), self.state)
+        return SpanContext(trace_id, span_id, False, TraceFlags(flags), self.parent.trace_state)
 
 
+@dataclass(eq=False)
 class Span(trace.Span):
     """A recorded span, which its exporter takes when it ends."""
 
-    get_span_context = UnsampledSpan.get_span_context
+    exporter: "Exporter"
+    scope: dict[str, str]
+    ids: Ids
+    parent: SpanContext
+    name: str
+    kind: SpanKind
+    attributes: dict[str, Any] = field(default_factory=dict)
+    start_time: int = field(default_factory=time.time_ns)
+    end_time: int | None = None
+    status: Status = field(default_factory=Status)
+    events: list[tuple[str, int, Attributes]] = field(default_factory=list)
+    links: list[trace.Link] = field(default_factory=list)
 
-    def __init__(
-        self,
-        exporter: "Exporter",
-        scope: dict[str, str],
-        ids: Ids,
-        parent: SpanContext,
-        name: str,
-        kind: SpanKind,
-        attributes: Attributes,
-    ) -> None:
-        self.exporter = exporter
-        self.scope = scope
-        self.ids = ids
-        self.parent_id = trace.format_span_id(parent.span_id) if parent.is_valid else ""
-        self.state = parent.trace_state
-        self.name = name
-        self.kind = kind
-        self.attributes = dict(attributes or {})
-        self.start_time = time.time_ns()
-        self.end_time: int | None = None
-        self.status = Status()
-        self.events: list[tuple[str, int, Attributes]] = []
-        self.links: list[trace.Link] = []
+    get_span_context = UnsampledSpan.get_span_context
 
     def is_recording(self) -> bool:
         return self.end_time is None
@@ -168,10 +159,11 @@ class Tracer(trace.Tracer):
         else:
             ids = self._provider.start_trace(parent_context)
         if exporter is None or ids["trace_flags"] == "00":
-            return UnsampledSpan(ids, parent_context.trace_state)
-        span = Span(exporter, self._scope, ids, parent_context, name, kind, attributes)
-        span.start_time = start_time or span.start_time
+            return UnsampledSpan(ids, parent_context)
+        span = Span(exporter, self._scope, ids, parent_context, name, kind)
+        span.attributes.update(attributes or {})
         span.links.extend(links or ())
+        span.start_time = start_time or span.start_time
         return span
 
     @_agnosticcontextmanager
