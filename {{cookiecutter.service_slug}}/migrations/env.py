@@ -17,8 +17,7 @@ from sqlalchemy.exc import OperationalError
 from service import storage
 from service.chassis.data.engine import LOCK_TIMEOUT_RATIO
 from service.chassis.data.engine import make_engine
-from service.chassis.data.types import UtcDateTime
-from service.chassis.data.types import metadata
+from service.chassis.data.types import UtcDateTime, metadata
 from service.chassis.project import PROJECT
 from service.chassis.resources import idempotency
 from service.chassis.telemetry import logs

@@ -21,8 +21,7 @@ from flask.testing import FlaskClient
 from parcels import blueprint as parcels  # only-if: database == "postgresql"
 from pydantic import MISSING, Field
 from support import Collector
-from werkzeug.datastructures import FileStorage
-from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.datastructures import FileStorage, WWWAuthenticate
 from werkzeug.exceptions import Conflict, Forbidden, Unauthorized
 from werkzeug.test import TestResponse
 

@@ -18,8 +18,7 @@ from service.chassis.resources import idempotency
 from service.chassis.resources import preconditions
 from service.chassis.resources.idempotency import IdempotencyKey
 from service.chassis.resources.pagination import PageQuery
-from service.chassis.resources.preconditions import IfMatch
-from service.chassis.resources.preconditions import IfNoneMatch
+from service.chassis.resources.preconditions import IfMatch, IfNoneMatch
 
 metadata = sa.MetaData()
 TABLE = sa.Table(

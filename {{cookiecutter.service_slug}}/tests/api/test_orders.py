@@ -5,8 +5,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urljoin
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 from uuid import UUID
 from uuid import uuid4
 
@@ -21,8 +20,7 @@ from service import seed
 from service.api import orders as api
 from service.chassis.data.connections import Database
 from service.chassis.http.application import Application
-from service.chassis.resources.preconditions import IfMatch
-from service.chassis.resources.preconditions import IfNoneMatch
+from service.chassis.resources.preconditions import IfMatch, IfNoneMatch
 from service.domain import orders
 from service.storage import orders as storage
 

@@ -18,11 +18,8 @@ from service.chassis.resources import database
 from service.chassis.resources import idempotency
 from service.chassis.resources import preconditions
 from service.chassis.resources.idempotency import IdempotencyKey
-from service.chassis.resources.pagination import Page
-from service.chassis.resources.pagination import PageQuery
-from service.chassis.resources.preconditions import IfMatch
-from service.chassis.resources.preconditions import IfNoneMatch
-from service.chassis.resources.preconditions import Versioned
+from service.chassis.resources.pagination import Page, PageQuery
+from service.chassis.resources.preconditions import IfMatch, IfNoneMatch, Versioned
 from service.domain import catalogue
 from service.domain import orders
 from service.storage import orders as storage

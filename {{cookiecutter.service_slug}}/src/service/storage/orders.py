@@ -9,8 +9,7 @@ import sqlalchemy as sa
 from pydantic import AwareDatetime, TypeAdapter
 from sqlalchemy import Connection
 
-from service.chassis.data.types import UtcDateTime
-from service.chassis.data.types import metadata
+from service.chassis.data.types import UtcDateTime, metadata
 from service.domain.orders import Order
 
 # The columns stand in the order of the dataclass's fields.

@@ -41,8 +41,7 @@ from werkzeug.test import run_wsgi_app
 from service.chassis import lifecycle
 from service.chassis.http import middleware
 from service.chassis.http import problems
-from service.chassis.http.access import GETTER
-from service.chassis.http.access import Access
+from service.chassis.http.access import GETTER, Access
 from service.chassis.http.application import Application
 from service.chassis.http.application import DirectResponse
 from service.chassis.http.middleware import MAX_COLLECTED

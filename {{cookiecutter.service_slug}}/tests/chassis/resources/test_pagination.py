@@ -4,8 +4,7 @@ import logging
 import re
 from base64 import urlsafe_b64encode
 from typing import Any
-from urllib.parse import urljoin
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import parcels
 import pytest

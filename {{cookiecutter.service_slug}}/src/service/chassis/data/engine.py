@@ -8,9 +8,7 @@ import sqlalchemy
 from psycopg.pq import TransactionStatus
 from sqlalchemy import URL, Engine, event
 
-from service.chassis.data.cursors import DatabaseMetrics
-from service.chassis.data.cursors import PostgresqlCursor
-from service.chassis.data.cursors import SqliteCursor
+from service.chassis.data.cursors import DatabaseMetrics, PostgresqlCursor, SqliteCursor
 from service.chassis.data.settings import DatabaseSettings
 from service.chassis.project import PROJECT
 

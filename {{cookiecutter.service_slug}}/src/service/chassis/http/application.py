@@ -2,10 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from typing import Any
-from urllib.parse import quote
-from urllib.parse import unquote
-from urllib.parse import urlsplit
-from urllib.parse import urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from flask import Flask, Response, redirect, request

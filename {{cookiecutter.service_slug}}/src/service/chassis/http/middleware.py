@@ -14,10 +14,7 @@ from prometheus_client import CollectorRegistry
 from werkzeug import exceptions
 
 from service.chassis.http import problems
-from service.chassis.http.access import BODY
-from service.chassis.http.access import ROUTE
-from service.chassis.http.access import Access
-from service.chassis.http.access import Stream
+from service.chassis.http.access import BODY, ROUTE, Access, Stream
 from service.chassis.http.application import Application
 from service.chassis.http.cors import allow_origins
 from service.chassis.http.probes import Probes

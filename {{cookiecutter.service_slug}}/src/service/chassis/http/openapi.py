@@ -10,8 +10,7 @@ from flask import Flask, Response
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from werkzeug.http import HTTP_STATUS_CODES
-from werkzeug.routing import BaseConverter
-from werkzeug.routing import Rule
+from werkzeug.routing import BaseConverter, Rule
 
 from service.chassis.http import docs
 from service.chassis.http import uploads

@@ -12,8 +12,7 @@ from typing import IO, Any, cast, get_args
 from flask import request
 from pydantic import BaseModel
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
-from werkzeug.datastructures import FileStorage
-from werkzeug.datastructures import MultiDict
+from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.exceptions import (
     BadRequest,
     RequestEntityTooLarge,

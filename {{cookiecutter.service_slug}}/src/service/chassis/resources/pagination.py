@@ -4,8 +4,7 @@ import hashlib
 import hmac
 import logging
 import secrets
-from base64 import urlsafe_b64decode
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar

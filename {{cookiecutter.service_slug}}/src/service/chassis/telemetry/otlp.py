@@ -10,8 +10,7 @@ from multiprocessing.util import Finalize
 from operator import itemgetter
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import Request
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from opentelemetry import trace
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
