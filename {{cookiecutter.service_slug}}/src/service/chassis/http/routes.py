@@ -93,25 +93,20 @@ class TypedView:
     """A view as Flask calls it: reads its arguments, checks and encodes its result."""
 
     def __init__(
-        self,
-        view: Callable[..., t.Any],
-        method: str,
-        rule: str,
-        raises: tuple[int | type[ProblemType], ...] = (),
-        security: SecurityScheme | None = None,
-        produces: str = "",
-        max_body_size: int | None = None,
+        self, view: Callable[..., t.Any], method: str, rule: str, **contract: t.Unpack[Contract]
     ) -> None:
         update_wrapper(self, view)
         self.view = view
         self._is_decorated = hasattr(view, "__wrapped__")
         self.method = method
-        self.raises = raises
-        self.security = security
-        if not isinstance(security, SecurityScheme | None):
-            self._refuse(f"has security={security!r}, which is no SecurityScheme")
-        self.produces = produces
-        self._max_body_size = max_body_size
+        for name in contract.keys() - Contract.__optional_keys__:
+            self._refuse(f"has an unexpected keyword argument {name!r}")
+        self.raises = contract.get("raises", ())
+        self.security = contract.get("security")
+        if not isinstance(self.security, SecurityScheme | None):
+            self._refuse(f"has security={self.security!r}, which is no SecurityScheme")
+        self.produces = contract.get("produces", "")
+        self._max_body_size = contract.get("max_body_size")
         hints = t.get_type_hints(view, include_extras=True)
         self.inputs = {name: hints[name] for name in READERS if name in hints}
         self._check_arguments(rule, hints)

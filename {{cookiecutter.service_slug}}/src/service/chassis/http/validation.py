@@ -22,70 +22,65 @@ MAX_DETAILED = 4096  # bytes; of a larger body's lists only the first error is n
 LISTS = ("dict", "frozenset", "list", "set", "tuple")
 
 Detail = dict[str, str]
-Parameters = dict[str, Any]
 Reader = Callable[[], Any]
 Json = dict[str, Any]
 
 
-class IsoForm:
-    """Reads text of one form of ISO 8601; pydantic alone takes numbers too, seconds since 1970."""
+def _iso_form(read: Callable[[str], Any], pattern: str, example: str) -> Callable[[Any], Any]:
+    """Make a reader of text of one form of ISO 8601; pydantic takes numbers too, since 1970."""
+    matches = re.compile(pattern, re.ASCII).fullmatch
 
-    def __init__(self, read: Callable[[str], Any], pattern: str, example: str) -> None:
-        self._read = read
-        self._pattern = re.compile(pattern, re.ASCII)
-        self._example = example
-
-    def __call__(self, value: Any) -> Any:
-        """Return what the text stands for, and as it is what is neither text nor number."""
+    def read_text(value: Any) -> Any:
         if not isinstance(value, str | int | float):
             return value
         text = str(value).upper()
         with suppress(ValueError):
-            if self._pattern.fullmatch(text):
-                return self._read(text)
+            if matches(text):
+                return read(text)
         message = "Input should be ISO 8601, such as {example}"
-        raise PydanticCustomError("iso_form", message, {"example": self._example})
+        raise PydanticCustomError("iso_form", message, {"example": example})
+
+    return read_text
 
 
 DAY = r"\d{4}-\d\d-\d\d"
 CLOCK = r"\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?"
 DURATION = TypeAdapter(timedelta).validator.validate_python
 ISO_FORMS = {
-    "date": IsoForm(date.fromisoformat, DAY, "2026-01-31"),
-    "datetime": IsoForm(datetime.fromisoformat, f"{DAY}T{CLOCK}", "2026-01-31T12:00:00Z"),
-    "time": IsoForm(time.fromisoformat, CLOCK, "12:00:00"),
-    "timedelta": IsoForm(DURATION, r"-?P[\dYMWDTHS.]+", "PT1H30M"),
+    "date": _iso_form(date.fromisoformat, DAY, "2026-01-31"),
+    "datetime": _iso_form(datetime.fromisoformat, f"{DAY}T{CLOCK}", "2026-01-31T12:00:00Z"),
+    "time": _iso_form(time.fromisoformat, CLOCK, "12:00:00"),
+    "timedelta": _iso_form(DURATION, r"-?P[\dYMWDTHS.]+", "PT1H30M"),
 }
 
 
-def _strict(node: Any) -> Any:
-    """Copy a core schema: strings without U+0000, dates and times in ISO 8601 and with a zone."""
+def _copy(node: Any, change: Callable[[Json], Any]) -> Any:
+    """Copy a core schema; `change` returns what stands for a part, whose own parts are changed."""
     if isinstance(node, list | tuple):
-        return type(node)(map(_strict, node))
-    if not isinstance(node, dict):
-        return node
-    kind = str(node.get("type"))  # of a schema; of a model's fields it is one
-    if kind == "function-before" and isinstance(node["function"]["function"], IsoForm):
-        return node  # of a model within this one
-    value = "default" if kind == "default" else None  # holds no schema
-    copy = {key: part if key == value else _strict(part) for key, part in node.items()}
-    if kind == "str":
-        return {"pattern": r"^[^\x00]*$"} | copy
-    if kind == "datetime":
-        copy = {"tz_constraint": "aware"} | copy
-    form = ISO_FORMS.get(kind)
-    return no_info_before_validator_function(form, copy) if form else copy
-
-
-def _failing_fast(node: Any) -> Any:
-    """Copy a core schema, and let its lists end at their first error."""
-    if isinstance(node, list | tuple):
-        return type(node)(map(_failing_fast, node))
+        return type(node)(_copy(part, change) for part in node)
     if not isinstance(node, dict):
         return node
     value = "default" if node.get("type") == "default" else None  # holds no schema
-    copy = {key: part if key == value else _failing_fast(part) for key, part in node.items()}
-    return copy | {"fail_fast": True} if copy.get("type") in LISTS else copy
+    parts = {key: part if key == value else _copy(part, change) for key, part in node.items()}
+    return change(parts)
+
+
+def _strict(schema: Json) -> Any:
+    """Take strings without U+0000, dates and times in ISO 8601 and with a zone."""
+    kind = str(schema.get("type"))  # of a schema; of a model's fields it is one
+    if kind == "str":
+        return {"pattern": r"^[^\x00]*$"} | schema
+    if kind == "datetime":
+        schema = {"tz_constraint": "aware"} | schema
+    if kind == "function-before" and schema["function"]["function"] in ISO_FORMS.values():
+        return schema["schema"]  # of a model within this one: it has the form twice
+    form = ISO_FORMS.get(kind)
+    return no_info_before_validator_function(form, schema) if form else schema
+
+
+def _failing_fast(schema: Json) -> Json:
+    """Let lists end at their first error."""
+    return schema | {"fail_fast": True} if schema.get("type") in LISTS else schema
 
 
 class Model(BaseModel):
@@ -105,7 +100,7 @@ class Model(BaseModel):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
-        return _strict(handler(source))
+        return _copy(handler(source), _strict)
 
 
 class Invalid(UnprocessableEntity):
@@ -124,7 +119,7 @@ class Invalid(UnprocessableEntity):
 def body_reader(hint: Any) -> Reader:
     """Make a function that reads the JSON body as `hint`; it raises 400, 413, 415 or 422."""
     adapter = TypeAdapter(hint)
-    brief = SchemaValidator(_failing_fast(adapter.core_schema), _use_prebuilt=False)
+    brief = SchemaValidator(_copy(adapter.core_schema, _failing_fast), _use_prebuilt=False)
 
     def read() -> Any:
         media_type = request.mimetype
@@ -175,7 +170,7 @@ def query_reader(model: type[BaseModel]) -> Reader:
     kinds = _kinds(model)
     lists = _names_of_lists(kinds)
 
-    def given() -> Parameters:
+    def given() -> Json:
         return _collapse(request.args.lists(), lists)
 
     return _reader(model, kinds, given, lambda name: {"parameter": name})
@@ -189,7 +184,7 @@ def headers_reader(model: type[BaseModel]) -> Reader:
     kinds = _kinds(model)
     names = {name: header_name(name) for name in kinds}
 
-    def given() -> Parameters:
+    def given() -> Json:
         headers = request.headers
         return {name: headers[header] for name, header in names.items() if header in headers}
 
@@ -239,7 +234,7 @@ def _from_text(value: str | list[str]) -> Any:
 def _reader(
     model: type[BaseModel],
     kinds: dict[str, set[str]],
-    given: Callable[[], Parameters],
+    given: Callable[[], Json],
     place: Callable[[str], Detail],
 ) -> Reader:
     """Make a function that validates parameters as strictly as a body."""
