@@ -85,7 +85,7 @@ def list_orders(query: OrdersQuery) -> Page[Orders]:
     """List orders; the Link header leads to the next page."""
     filters = {name: getattr(query, name) for name in storage.FILTERS}
     filters = {name: value for name, value in filters.items() if value is not None}
-    after = query.position(storage.SORTS[query.sort].parse, UUID)
+    after = query.position(storage.SORTS[query.sort.removeprefix("-")], UUID)
     with database.read() as connection:
         found = storage.list_page(connection, query.sort, filters, after, query.limit + 1)
     items = found[: query.limit]
@@ -113,11 +113,9 @@ def replace_order(order_id: UUID, body: NewOrder, headers: IfMatch) -> Versioned
 def patch_order(order_id: UUID, body: OrderPatch, headers: IfMatch) -> Versioned[Order]:
     """Change what is named of an order; null removes a note."""
     changes = body.model_dump()
-
-    def patch(order: orders.Order) -> NewOrder:
-        return NewOrder.model_validate(editable_fields(order) | changes)
-
-    return _update(order_id, headers, patch)
+    return _update(
+        order_id, headers, lambda order: NewOrder.model_validate(order).model_copy(update=changes)
+    )
 
 
 @routes.delete("/orders/<uuid:order_id>", raises=(412, 428))
@@ -169,8 +167,3 @@ def to_draft(body: NewOrder) -> orders.OrderDraft:
 def to_response(order: orders.Order) -> Order:
     """Return what clients see."""
     return Order.model_validate(order)
-
-
-def editable_fields(order: orders.Order) -> dict[str, object]:
-    """Return what clients may change."""
-    return {name: getattr(order, name) for name in NewOrder.model_fields}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -32,20 +32,10 @@ TABLE = sa.Table(
 )
 
 
-class Sort(NamedTuple):
-    """An order of a list."""
-
-    column: str
-    is_descending: bool
-    parse: Callable[[Any], Any]  # the column's value from a cursor's JSON
-
-
-TIME = TypeAdapter(AwareDatetime).validate_python
-SORTS = {
-    "created_at": Sort("created_at", False, TIME),
-    "-created_at": Sort("created_at", True, TIME),
-    "quantity": Sort("quantity", False, int),
-    "-quantity": Sort("quantity", True, int),
+# The columns by which a list is sorted, and what makes a value of each from a cursor's JSON.
+SORTS: dict[str, Callable[[Any], Any]] = {
+    "created_at": TypeAdapter(AwareDatetime).validate_python,
+    "quantity": int,
 }
 FILTERS = ("status", "sku")
 
@@ -96,7 +86,10 @@ def list_page(
     after: list[Any] | None,
     limit: int,
 ) -> list[Order]:
-    """Return up to `limit` orders after a position, which is what `position` returned."""
+    """Return up to `limit` orders after a position, which is what `position` returned.
+
+    `sort` is a column, with `-` before it where the list descends.
+    """
     parameters: dict[str, Any] = {**filters, "limit": limit}
     if after:
         parameters |= {"value": after[0], "id": after[1]}
@@ -106,13 +99,13 @@ def list_page(
 
 def position(sort: str, order: Order) -> tuple[Any, UUID]:
     """Return where an order stands in a list."""
-    return getattr(order, SORTS[sort].column), order.id
+    return getattr(order, sort.removeprefix("-")), order.id
 
 
 @cache
 def _select_page(sort: str, filters: tuple[str, ...], is_continued: bool) -> sa.Select[Any]:
-    column = TABLE.c[SORTS[sort].column]
-    is_descending = SORTS[sort].is_descending
+    column = TABLE.c[sort.removeprefix("-")]
+    is_descending = sort.startswith("-")
     keys = (column, TABLE.c.id)
     conditions = [TABLE.c[name] == sa.bindparam(name) for name in filters]
     if is_continued:

@@ -78,10 +78,10 @@ def session_parameters(settings: DatabaseSettings) -> dict[str, str]:
     }
 
 
-def _postgresql_options(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
-    """Return a socket that notices a host that is gone."""
-    if settings.database_password:
-        url = url.set(password=settings.database_password.get_secret_value())
+def _connect_args(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
+    """Return what the driver is told; a socket of PostgreSQL's notices a host that is gone."""
+    if url.get_backend_name() == "sqlite":
+        return {"timeout": settings.database_timeout * LOCK_TIMEOUT_RATIO}
     connect: dict[str, Any] = {
         "application_name": PROJECT.name,
         "autocommit": True,
@@ -91,13 +91,8 @@ def _postgresql_options(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
         "keepalives_count": 3,
         "tcp_user_timeout": int(settings.database_timeout * 2000),
     }
-    names = connect.keys() - url.query.keys()  # what the URL says comes before ours
-    return {"url": url, "connect_args": {name: connect[name] for name in names}}
-
-
-def _sqlite_options(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
-    timeout = settings.database_timeout * LOCK_TIMEOUT_RATIO
-    return {"url": url, "connect_args": {"timeout": timeout}}
+    # What the URL says comes before ours.
+    return {name: value for name, value in connect.items() if name not in url.query}
 
 
 def make_engine(
@@ -110,10 +105,11 @@ def make_engine(
     metrics = metrics or DatabaseMetrics(None)
     secret = settings.database_url
     url = sqlalchemy.make_url(secret.get_secret_value() if secret else SQLITE)
-    is_postgresql = url.get_backend_name() == "postgresql"
-    options = (_postgresql_options if is_postgresql else _sqlite_options)(url, settings)
+    if settings.database_password and url.get_backend_name() == "postgresql":
+        url = url.set(password=settings.database_password.get_secret_value())
     engine = sqlalchemy.create_engine(
-        **options,
+        url,
+        connect_args=_connect_args(url, settings),
         isolation_level="AUTOCOMMIT",
         poolclass=sqlalchemy.QueuePool,
         pool_size=pool_size,

@@ -96,13 +96,9 @@ class Exchange:
         self._start_response = start_response
         self._status = 0
         self._error = ""
-        self._begin()
-
-    def _begin(self) -> None:
-        """Start the request's span, and make its ids the current ones."""
-        context = propagate.extract(self._environ, Context(), GETTER)
-        self._span = self._access.telemetry.tracer.start_span("HTTP", context, SpanKind.SERVER)
-        given = self._environ.get("HTTP_X_REQUEST_ID")
+        context = propagate.extract(environ, Context(), GETTER)
+        self._span = access.telemetry.tracer.start_span("HTTP", context, SpanKind.SERVER)
+        given = environ.get("HTTP_X_REQUEST_ID")
         ids = ids_of(self._span)
         if not given or not WELL_FORMED_ID.fullmatch(given):
             given = ids.get("trace_id") or uuid4().hex

@@ -11,6 +11,7 @@ from typing import Any
 from wsgiref.types import InputStream, StartResponse, WSGIApplication, WSGIEnvironment
 
 from prometheus_client import CollectorRegistry
+from werkzeug import Request
 from werkzeug import exceptions
 
 from service.chassis.http import problems
@@ -19,6 +20,7 @@ from service.chassis.http.application import Application
 from service.chassis.http.cors import allow_origins
 from service.chassis.http.probes import Probes
 from service.chassis.http.uploads import MULTIPART
+from service.chassis.http.validation import is_json
 from service.chassis.server.settings import ServerSettings
 from service.chassis.telemetry import metrics
 
@@ -208,10 +210,12 @@ class BodyTimeout:
         return self._app(environ, start_response)
 
     def _read_chunked(self, environ: WSGIEnvironment) -> None:
-        if _media_type(environ) == MULTIPART:  # Werkzeug reads a file in pieces, up to its end
+        media_type = Request(environ, populate_request=False).mimetype
+        if media_type == MULTIPART:  # Werkzeug reads a file in pieces, up to its end
             environ["wsgi.input_terminated"] = True
             return
-        if not _shows_its_end(_media_type(environ)):
+        # The server does not tell where it was cut; then JSON, unless it is a number, is malformed.
+        if not is_json(media_type):
             message = "A chunked body must be JSON or multipart; send Content-Length."
             raise exceptions.LengthRequired(message)
         data = environ["wsgi.input"].read(self._max_size + 1)
@@ -266,19 +270,6 @@ def _collect(body: Iterable[bytes]) -> list[bytes]:
     finally:
         if hasattr(body, "close"):
             body.close()
-
-
-def _media_type(environ: WSGIEnvironment) -> str:
-    media_type: str = environ.get("CONTENT_TYPE", "").partition(";")[0]
-    return media_type.strip().lower()
-
-
-def _shows_its_end(media_type: str) -> bool:
-    """Return whether a body of this type that is cut short is malformed, unless it is a number.
-
-    The server does not tell where a chunked one was cut.
-    """
-    return media_type == "application/json" or media_type.endswith("+json")
 
 
 def init_app(app: Application, settings: ServerSettings) -> None:

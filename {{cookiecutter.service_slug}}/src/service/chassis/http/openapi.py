@@ -159,11 +159,9 @@ def _form(model: type[BaseModel], schema: Json) -> Json:
 
 def _path_parameter(name: str, converter: BaseConverter) -> Json:
     schema = dict(CONVERTERS.get(type(converter).__name__, TEXT))
-    bounds = {
-        "minimum": getattr(converter, "min", None),
-        "maximum": getattr(converter, "max", None),
-    }
-    schema |= {key: bound for key, bound in bounds.items() if bound is not None}
+    for key, bound in (("minimum", "min"), ("maximum", "max")):
+        if getattr(converter, bound, None) is not None:
+            schema[key] = getattr(converter, bound)
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 

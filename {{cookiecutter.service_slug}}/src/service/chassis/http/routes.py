@@ -12,6 +12,7 @@ from uuid import UUID
 from flask import Blueprint, Response, current_app, g, request, stream_with_context
 from pydantic import BaseModel, TypeAdapter
 from werkzeug.exceptions import NotFound
+from werkzeug.routing import Map
 from werkzeug.wrappers import Response as BaseResponse
 
 from service.chassis.http.problems import ProblemType
@@ -19,15 +20,8 @@ from service.chassis.http.uploads import file_fields
 from service.chassis.http.validation import READERS
 
 VARIABLE = re.compile(r"<(?:(\w+)(?:\([^)]*\))?:)?(\w+)>")  # converter and name
-CONVERTED = {
-    "": str,
-    "string": str,
-    "path": str,
-    "any": str,
-    "int": int,
-    "float": float,
-    "uuid": UUID,
-}
+CONVERTED: dict[str, type] = dict.fromkeys(("", *Map.default_converters), str)
+CONVERTED |= {"int": int, "float": float, "uuid": UUID}
 JSON = "application/json"
 T = t.TypeVar("T")
 

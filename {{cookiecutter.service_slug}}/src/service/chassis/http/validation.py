@@ -116,14 +116,18 @@ class Invalid(UnprocessableEntity):
         self.errors = errors
 
 
+def is_json(media_type: str) -> bool:
+    """Return whether a body of this type is JSON."""
+    return media_type == "application/json" or media_type.endswith("+json")
+
+
 def body_reader(hint: Any) -> Reader:
     """Make a function that reads the JSON body as `hint`; it raises 400, 413, 415 or 422."""
     adapter = TypeAdapter(hint)
     brief = SchemaValidator(_copy(adapter.core_schema, _failing_fast), _use_prebuilt=False)
 
     def read() -> Any:
-        media_type = request.mimetype
-        if media_type != "application/json" and not media_type.endswith("+json"):
+        if not is_json(request.mimetype):
             raise UnsupportedMediaType("The body must be application/json.")
         data = request.get_data(cache=False)
         validator = adapter.validator if len(data) <= MAX_DETAILED else brief

@@ -3,7 +3,7 @@
 import re
 import socket
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
@@ -28,10 +28,6 @@ def default_concurrency(max_body_size: int, cgroup: Path = CGROUP) -> int:
         return CONCURRENCY  # no limit is set
     bodies = int((memory - BASE_MEMORY) / (BODY_FACTOR * max_body_size))
     return max(1, min(CONCURRENCY, bodies))
-
-
-def _concurrency(settings: dict[str, Any]) -> int:
-    return default_concurrency(settings.get("max_body_size", MAX_BODY_SIZE))
 
 
 def _check_origins(text: str | None) -> str | None:
@@ -66,7 +62,9 @@ class ServerSettings(EnvironmentSettings):
         description="Maximum body in bytes; a larger one gets 413",
     )
     concurrency: int = Field(
-        default_factory=_concurrency,
+        default_factory=lambda given: default_concurrency(
+            given.get("max_body_size", MAX_BODY_SIZE)
+        ),
         ge=1,
         le=1000,
         description="Requests handled at once; further ones wait",

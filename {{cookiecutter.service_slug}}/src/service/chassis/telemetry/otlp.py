@@ -11,14 +11,17 @@ from operator import itemgetter
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
+from uuid import uuid4
 
 from opentelemetry import trace
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
 from prometheus_client import CollectorRegistry, Counter
 
+from service.chassis.project import PROJECT
 from service.chassis.telemetry import Fields
 from service.chassis.telemetry import logs
 from service.chassis.telemetry import metrics
+from service.chassis.telemetry.settings import TelemetrySettings, parse_key_values
 from service.chassis.telemetry.spans import Span
 
 log = logging.getLogger("service.tracing")
@@ -35,18 +38,15 @@ class Exporter:
     """Queues spans and sends them; what a collector does not take is counted, and nobody waits."""
 
     def __init__(
-        self,
-        endpoint: str,
-        headers: dict[str, str],
-        resource: Fields,
-        timeout: float,
-        registry: CollectorRegistry | None = None,
+        self, endpoint: str, settings: TelemetrySettings, registry: CollectorRegistry | None
     ) -> None:
-        headers = headers | {"Content-Type": "application/json"}
+        secret = settings.otel_exporter_otlp_headers
+        headers = parse_key_values(secret.get_secret_value() if secret else "")
+        headers["Content-Type"] = "application/json"
         # Its setting is an HTTP address.
         self._request = Request(endpoint, headers=headers, method="POST")  # noqa: S310 only http(s)
-        self._timeout = timeout
-        self._resource = logs.encode({"attributes": _attributes(resource)})
+        self._timeout = settings.otel_exporter_otlp_timeout / 1000
+        self._resource = logs.encode({"attributes": _attributes(_resource(settings))})
         # Scope and span, encoded: many objects that live on make garbage collection slow.
         self._spans: deque[tuple[bytes, bytes]] = deque()
         help_text = "Spans that the collector did not take."
@@ -126,6 +126,18 @@ class Exporter:
         self._thread.join(SHUTDOWN_TIMEOUT)
         if self._spans:
             log.warning("%d spans were not sent before the end", len(self._spans))
+
+
+def _resource(settings: TelemetrySettings) -> Fields:
+    resource = {
+        "service.name": PROJECT.name,
+        "service.version": PROJECT.version,
+        "service.instance.id": str(uuid4()),
+        **parse_key_values(settings.otel_resource_attributes or ""),
+    }
+    if settings.otel_service_name:
+        resource["service.name"] = settings.otel_service_name
+    return resource
 
 
 def _encode(span: Span) -> Fields:

@@ -3,7 +3,6 @@
 import logging
 from contextlib import AbstractContextManager
 from multiprocessing.util import Finalize
-from uuid import uuid4
 
 from opentelemetry import trace
 
@@ -11,7 +10,7 @@ from service.chassis.project import PROJECT
 from service.chassis.telemetry import Fields
 from service.chassis.telemetry import Observed
 from service.chassis.telemetry.otlp import Exporter
-from service.chassis.telemetry.settings import TelemetrySettings, parse_key_values
+from service.chassis.telemetry.settings import TelemetrySettings
 from service.chassis.telemetry.spans import Provider, Sampler
 
 log = logging.getLogger("service.tracing")
@@ -44,21 +43,6 @@ def span(
     return tracer.start_as_current_span(name, kind=kinds[kind.upper()], attributes=attributes)
 
 
-def _make_exporter(endpoint: str, app: Observed, settings: TelemetrySettings) -> Exporter:
-    resource = {
-        "service.name": PROJECT.name,
-        "service.version": PROJECT.version,
-        "service.instance.id": str(uuid4()),
-        **parse_key_values(settings.otel_resource_attributes or ""),
-    }
-    if settings.otel_service_name:
-        resource["service.name"] = settings.otel_service_name
-    secret = settings.otel_exporter_otlp_headers
-    headers = parse_key_values(secret.get_secret_value() if secret else "")
-    timeout = settings.otel_exporter_otlp_timeout / 1000
-    return Exporter(endpoint, headers, resource, timeout, app.telemetry.registry)
-
-
 def init_app(app: Observed, settings: TelemetrySettings) -> None:
     """Trace the application's requests, if the settings name a collector.
 
@@ -75,8 +59,9 @@ def init_app(app: Observed, settings: TelemetrySettings) -> None:
     endpoint = settings.traces_endpoint()
     if endpoint is not None:
         sample = make_sampler(settings.otel_traces_sampler, settings.otel_traces_sampler_arg)
-        app.telemetry.exporter = _make_exporter(endpoint, app, settings)
-        provider = Provider(app.telemetry.exporter, sample)
+        exporter = Exporter(endpoint, settings, app.telemetry.registry)
+        app.telemetry.exporter = exporter
+        provider = Provider(exporter, sample)
         app.telemetry.tracer = provider.get_tracer("service", PROJECT.version)
         if not isinstance(current, Provider):  # else that of the process's first application
             trace.set_tracer_provider(provider)
