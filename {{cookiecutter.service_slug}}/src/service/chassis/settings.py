@@ -62,10 +62,7 @@ class EnvironmentSettings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(  # type: ignore[override]  # it is called with these names
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: Source,
-        **_others: Source,
+        cls, settings_cls: type[BaseSettings], init_settings: Source, **_others: Source
     ) -> tuple[Source, ...]:
         """Put what is given in Python first."""
         return init_settings, TextSource(settings_cls)

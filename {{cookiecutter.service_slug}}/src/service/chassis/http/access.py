@@ -19,6 +19,8 @@ from service.chassis.telemetry import Fields
 from service.chassis.telemetry import Telemetry
 from service.chassis.telemetry.spans import REQUEST_ID, ids_of
 
+Headers = list[tuple[str, str]]
+
 log = logging.getLogger("service")
 
 # In the WSGI environment: the template of the matched route, and the body as far as it was read.
@@ -106,9 +108,7 @@ class Exchange:
         context = set_value(REQUEST_ID, given, context)
         self._token = attach(trace.set_span_in_context(self._span, context))
 
-    def start_response(
-        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
-    ) -> Any:
+    def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Any:
         """Add the headers that every answer has, and note the status."""
         self._status = int(status[:3])
         headers.append(("X-Request-ID", self._ids["request_id"]))

@@ -22,7 +22,11 @@ class Cors:
         if origin in self._origins:
             added.append(("Access-Control-Allow-Origin", origin))
             if _is_preflight(environ):
-                start_response("204 No Content", added + _permissions(environ))
+                asked = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")
+                added.append(("Access-Control-Allow-Methods", METHODS))
+                added.append(("Access-Control-Allow-Headers", asked))
+                added.append(("Access-Control-Max-Age", MAX_AGE))
+                start_response("204 No Content", added)
                 return []
             added.append(("Access-Control-Expose-Headers", EXPOSED))
 
@@ -38,14 +42,6 @@ class Cors:
 def _is_preflight(environ: WSGIEnvironment) -> bool:
     is_options = environ["REQUEST_METHOD"] == "OPTIONS"
     return is_options and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
-
-
-def _permissions(environ: WSGIEnvironment) -> list[tuple[str, str]]:
-    return [
-        ("Access-Control-Allow-Methods", METHODS),
-        ("Access-Control-Allow-Headers", environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")),
-        ("Access-Control-Max-Age", MAX_AGE),
-    ]
 
 
 def allow_origins(app: WSGIApplication, origins: str) -> WSGIApplication:

@@ -15,7 +15,7 @@ from werkzeug import Request
 from werkzeug import exceptions
 
 from service.chassis.http import problems
-from service.chassis.http.access import BODY, ROUTE, Access, Stream
+from service.chassis.http.access import BODY, ROUTE, Access, Headers, Stream
 from service.chassis.http.application import Application
 from service.chassis.http.cors import allow_origins
 from service.chassis.http.probes import Probes
@@ -148,11 +148,9 @@ class Containment:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         status = ""
-        headers: list[tuple[str, str]] = []
+        headers: Headers = []
 
-        def keep(
-            given_status: str, given_headers: list[tuple[str, str]], exc_info: Any = None
-        ) -> Any:
+        def keep(given_status: str, given_headers: Headers, exc_info: Any = None) -> Any:
             nonlocal status, headers
             status = given_status
             headers = given_headers
@@ -178,10 +176,9 @@ class Containment:
         return body
 
     def _propagates(self) -> bool:
-        given = self._application.config["PROPAGATE_EXCEPTIONS"]
-        if given is not None:
-            return bool(given)
-        return self._application.testing or self._application.debug
+        app = self._application
+        given = app.config["PROPAGATE_EXCEPTIONS"]
+        return app.testing or app.debug if given is None else bool(given)
 
 
 class BodyTimeout:
@@ -257,7 +254,7 @@ def _refuse_write(_data: bytes) -> None:
     raise RuntimeError("an application must return its body: write() is not supported")
 
 
-def _is_short(environ: WSGIEnvironment, status: str, headers: list[tuple[str, str]]) -> bool:
+def _is_short(environ: WSGIEnvironment, status: str, headers: Headers) -> bool:
     for name, value in headers:
         if name.lower() == "content-length":
             return int(value) <= MAX_COLLECTED

@@ -38,7 +38,7 @@ class Probes:
         if not failures:
             return _respond(start_response, b'{"status":"ready"}', JSON)
         detail = "not ready: " + ", ".join(failures)
-        body = problems.encode(503, detail, environ["PATH_INFO"])
+        body = problems.encode(503, detail, environ["PATH_INFO"], {})
         return _respond(start_response, body, problems.MEDIA_TYPE, "503 Service Unavailable")
 
     def metrics(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -1,7 +1,6 @@
 """Every error as a problem (RFC 9457): from a view, from Flask and from the middleware."""
 
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import Any, ClassVar
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -11,6 +10,7 @@ from pydantic import MISSING, BaseModel, Field
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
+from service.chassis.http.access import Headers
 from service.chassis.http.application import Application
 from service.chassis.http.validation import Invalid
 from service.chassis.telemetry.spans import current_ids
@@ -63,43 +63,29 @@ class ProblemType(HTTPException):
         self.members = members
 
 
-def encode(
-    status: int,
-    detail: str | None,
-    instance: str,
-    members: Mapping[str, Any] = MappingProxyType({}),
-    kind: type[ProblemType] | None = None,
-) -> bytes:
-    """Encode a problem; members without a value are left out."""
-    problem = {
-        "type": kind.type if kind else "about:blank",
-        "title": kind.title if kind else HTTP_STATUS_CODES.get(status, "Error"),
-        "status": status,
-        "detail": detail,
-        "instance": instance,
-    }
-    named = {**problem, **members, **problem}
-    given = {name: value for name, value in named.items() if value not in (None, "", ())}
+def encode(status: int, detail: str | None, instance: str, members: Mapping[str, Any]) -> bytes:
+    """Encode a problem, whose type and title may be members; those without a value are left out."""
+    title = HTTP_STATUS_CODES.get(status, "Error")
+    fixed = {"status": status, "detail": detail, "instance": instance}
+    problem = {"type": "about:blank", "title": title, **fixed, **members, **fixed}
+    given = {name: value for name, value in problem.items() if value not in (None, "", ())}
     return orjson.dumps(given, default=str)
 
 
-def describe(
-    error: HTTPException, environ: WSGIEnvironment
-) -> tuple[str, bytes, list[tuple[str, str]]]:
+def describe(error: HTTPException, environ: WSGIEnvironment) -> tuple[str, bytes, Headers]:
     """Return status line, body and headers of an error; from 500 up the detail is not disclosed."""
     status = error.code or 500
     path = environ["PATH_INFO"].encode("latin-1", "replace").decode("utf-8", "replace") or "/"
-    members = dict(error.members) if isinstance(error, ProblemType) else {}
+    members: dict[str, Any] = {}
+    if isinstance(error, ProblemType):
+        members = {**error.members, "type": error.type, "title": error.title}
     ids = current_ids().items()
     members |= {name: value for name, value in ids if name in Problem.model_fields}
     if isinstance(error, Invalid):
         members["errors"] = error.errors
     detail = str(error.description) if error.description and status < 500 else None
-    kind = type(error) if isinstance(error, ProblemType) else None
-    body = encode(status, detail, path, members, kind)
-    headers = [
-        (name, value) for name, value in error.get_headers(environ) if name != "Content-Type"
-    ]
+    body = encode(status, detail, path, members)
+    headers = [pair for pair in error.get_headers(environ) if pair[0] != "Content-Type"]
     headers += [("Content-Type", MEDIA_TYPE), ("Content-Length", str(len(body)))]
     return f"{status} {HTTP_STATUS_CODES.get(status, 'Error')}", body, headers
 

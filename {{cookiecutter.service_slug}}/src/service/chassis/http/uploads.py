@@ -12,13 +12,8 @@ from typing import IO, Any, cast, get_args
 from flask import request
 from pydantic import BaseModel
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from werkzeug import exceptions
 from werkzeug.datastructures import FileStorage, MultiDict
-from werkzeug.exceptions import (
-    BadRequest,
-    RequestEntityTooLarge,
-    ServiceUnavailable,
-    UnsupportedMediaType,
-)
 from werkzeug.formparser import FormDataParser
 
 log = logging.getLogger("service")
@@ -57,11 +52,15 @@ class FileLimits:
         if not isinstance(file, FileStorage):
             raise PydanticCustomError("file_type", "Input should be a file")
         if self.media_types and file.mimetype not in self.media_types:
-            raise UnsupportedMediaType(f"{file.name} must be {' or '.join(self.media_types)}.")
+            raise exceptions.UnsupportedMediaType(
+                f"{file.name} must be {' or '.join(self.media_types)}."
+            )
         size = file.stream.seek(0, os.SEEK_END)
         file.stream.seek(0)
         if self.max_size is not None and size > self.max_size:
-            raise RequestEntityTooLarge(f"{file.name} has more than {self.max_size} bytes.")
+            raise exceptions.RequestEntityTooLarge(
+                f"{file.name} has more than {self.max_size} bytes."
+            )
         return file
 
 
@@ -98,16 +97,16 @@ def parse_form() -> MultiDict[str, Any]:
     request.form_data_parser_class = FormParser
     try:
         fields = request.form.items(multi=True)
-    except RequestEntityTooLarge:
-        raise RequestEntityTooLarge(
+    except exceptions.RequestEntityTooLarge:
+        raise exceptions.RequestEntityTooLarge(
             f"A form has at most {request.max_content_length} bytes and {MAX_PARTS} parts, "
             f"and a field that is no file at most {MAX_FIELD} bytes."
         ) from None
     except ValueError as error:
-        raise BadRequest(f"The body is not a form: {error}.") from None
+        raise exceptions.BadRequest(f"The body is not a form: {error}.") from None
     except OSError as error:
         log.warning("an upload could not be kept: %s", error)
-        raise ServiceUnavailable(retry_after=RETRY_AFTER) from error
+        raise exceptions.ServiceUnavailable(retry_after=RETRY_AFTER) from error
     files = request.files.items(multi=True)
     return MultiDict([*fields, *((name, file) for name, file in files if file.filename)])
 

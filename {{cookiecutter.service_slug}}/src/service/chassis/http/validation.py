@@ -24,6 +24,7 @@ LISTS = ("dict", "frozenset", "list", "set", "tuple")
 Detail = dict[str, str]
 Reader = Callable[[], Any]
 Json = dict[str, Any]
+Kinds = dict[str, set[str]]
 
 
 def _iso_form(read: Callable[[str], Any], pattern: str, example: str) -> Callable[[Any], Any]:
@@ -152,12 +153,12 @@ def form_reader(model: type[BaseModel]) -> Reader:
     """Make a function that reads a form as `model`; it raises 400, 413, 415, 422 or 503."""
     validate = TypeAdapter(model).validator.validate_python
     media_types = uploads.media_types(model)
-    lists = _names_of_lists(_kinds(model))
+    kinds = _kinds(model)
 
     def read() -> Any:
         if request.mimetype not in media_types:
             raise UnsupportedMediaType(f"The body must be {' or '.join(media_types)}.")
-        given = _collapse(uploads.parse_form().lists(), lists)
+        given = _collapse(uploads.parse_form().lists(), kinds)
         try:
             return validate(given, by_alias=True, by_name=False)
         except ValidationError as error:
@@ -172,10 +173,9 @@ def query_reader(model: type[BaseModel]) -> Reader:
     It raises 422, also where a parameter that is no list is repeated.
     """
     kinds = _kinds(model)
-    lists = _names_of_lists(kinds)
 
     def given() -> Json:
-        return _collapse(request.args.lists(), lists)
+        return _collapse(request.args.lists(), kinds)
 
     return _reader(model, kinds, given, lambda name: {"parameter": name})
 
@@ -208,7 +208,7 @@ def header_name(field: str) -> str:
     return field.replace("_", "-")
 
 
-def _kinds(model: type[BaseModel]) -> dict[str, set[str]]:
+def _kinds(model: type[BaseModel]) -> Kinds:
     """Return the parameters that a model names, each with the JSON types of it and its items."""
     schema = model.model_json_schema()
     models = schema.get("$defs", {})
@@ -236,10 +236,7 @@ def _from_text(value: str | list[str]) -> Any:
 
 
 def _reader(
-    model: type[BaseModel],
-    kinds: dict[str, set[str]],
-    given: Callable[[], Json],
-    place: Callable[[str], Detail],
+    model: type[BaseModel], kinds: Kinds, given: Callable[[], Json], place: Callable[[str], Detail]
 ) -> Reader:
     """Make a function that validates parameters as strictly as a body."""
     validate = TypeAdapter(model).validator.validate_json
@@ -261,14 +258,11 @@ def _reader(
     return read
 
 
-def _names_of_lists(kinds: dict[str, set[str]]) -> set[str]:
-    return {name for name in kinds if "array" in kinds[name]}
-
-
-def _collapse(given: Iterable[tuple[str, list[Any]]], lists: set[str]) -> dict[str, Any]:
+def _collapse(given: Iterable[tuple[str, list[Any]]], kinds: Kinds) -> Json:
     """Take the one value out of what is no list; what is repeated stays, to be refused."""
     return {
-        name: values if name in lists or len(values) > 1 else values[0] for name, values in given
+        name: values if len(values) > 1 or "array" in kinds.get(name, ()) else values[0]
+        for name, values in given
     }
 
 
