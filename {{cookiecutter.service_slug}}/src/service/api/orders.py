@@ -83,8 +83,7 @@ def create_order(body: NewOrder, headers: IdempotencyKey) -> Created[Order]:
 @routes.get("/orders", raises=(422,))
 def list_orders(query: OrdersQuery) -> Page[Orders]:
     """List orders; the Link header leads to the next page."""
-    filters = {name: getattr(query, name) for name in storage.FILTERS}
-    filters = {name: value for name, value in filters.items() if value is not None}
+    filters = query.model_dump(include=storage.FILTERS, exclude_none=True)
     after = query.position(storage.SORTS[query.sort.removeprefix("-")], UUID)
     with database.read() as connection:
         found = storage.list_page(connection, query.sort, filters, after, query.limit + 1)
@@ -92,7 +91,7 @@ def list_orders(query: OrdersQuery) -> Page[Orders]:
     link = None
     if len(found) > query.limit:
         link = query.next_link(*storage.position(query.sort, items[-1]))
-    return Page(Orders(items=[to_response(order) for order in items]), link)
+    return Page(Orders.model_validate({"items": items}), link)
 
 
 @routes.get("/orders/<uuid:order_id>", raises=(304,))
@@ -100,7 +99,8 @@ def get_order(order_id: UUID, headers: IfNoneMatch) -> Versioned[Order]:
     """Show one order."""
     with database.read() as connection:
         order = storage.get(connection, order_id) or abort(404, "Order not found.")
-    return Versioned(to_response(order), preconditions.unless_known(headers, order.version))
+    etag = preconditions.unless_known(headers, order.version)
+    return Versioned(Order.model_validate(order), etag)
 
 
 @routes.put("/orders/<uuid:order_id>", raises=(409, OrderShipped, 412, 422, 428))
@@ -141,9 +141,9 @@ def handle_shipped(_error: orders.ShippedError) -> Any:
 
 
 def _create(connection: Connection, body: NewOrder) -> Created[Order]:
-    order = orders.place(to_draft(body))
+    order = orders.place(orders.OrderDraft(**dict(body)))
     storage.insert(connection, order)
-    return Created(to_response(order), {"Location": f"orders/{order.id}"})
+    return Created(Order.model_validate(order), {"Location": f"orders/{order.id}"})
 
 
 def _update(
@@ -154,16 +154,6 @@ def _update(
     with database.transaction() as connection:
         order = storage.lock(connection, order_id) or abort(404, "Order not found.")
         preconditions.match(headers, order.version)
-        changed = orders.change(order, to_draft(update(order)))
+        changed = orders.change(order, orders.OrderDraft(**dict(update(order))))
         storage.update(connection, changed)
-    return Versioned(to_response(changed), preconditions.etag(changed.version))
-
-
-def to_draft(body: NewOrder) -> orders.OrderDraft:
-    """Return what the domain takes."""
-    return orders.OrderDraft(**dict(body))
-
-
-def to_response(order: orders.Order) -> Order:
-    """Return what clients see."""
-    return Order.model_validate(order)
+    return Versioned(Order.model_validate(changed), preconditions.etag(changed.version))

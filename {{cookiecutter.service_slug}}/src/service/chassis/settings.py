@@ -57,7 +57,11 @@ class EnvironmentSettings(BaseSettings):
     """
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
-        frozen=True, extra="ignore", validate_default=True, env_ignore_empty=True
+        frozen=True,
+        extra="ignore",
+        validate_default=True,
+        env_ignore_empty=True,
+        use_attribute_docstrings=True,
     )
 
     @classmethod

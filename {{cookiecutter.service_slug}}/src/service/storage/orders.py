@@ -37,7 +37,7 @@ SORTS: dict[str, Callable[[Any], Any]] = {
     "created_at": TypeAdapter(AwareDatetime).validate_python,
     "quantity": int,
 }
-FILTERS = ("status", "sku")
+FILTERS = {"status", "sku"}
 
 SELECT_BY_ID = sa.select(TABLE).where(TABLE.c.id == sa.bindparam("wanted"))
 LOCK_BY_ID = SELECT_BY_ID.with_for_update()

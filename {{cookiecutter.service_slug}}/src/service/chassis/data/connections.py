@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
-import sqlalchemy
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, QueuePool, event
 
@@ -15,8 +14,6 @@ from service.chassis.data.engine import make_engine
 from service.chassis.data.settings import DatabaseSettings
 
 log = logging.getLogger("service.database")
-
-CHECK = sqlalchemy.text("SELECT 1")
 
 
 def _warn_of_limits(connection: Any, _record: object) -> None:
@@ -63,4 +60,4 @@ class Database:
     def check(self) -> None:
         """Raise where the database does not answer."""
         with self.read() as connection:
-            connection.execute(CHECK)
+            connection.exec_driver_sql("SELECT 1")

@@ -73,18 +73,12 @@ def _check_options(url: "URL") -> None:
 class DatabaseSettings(EnvironmentSettings):
     """Which database, and how long it may take."""
 
-    database_url: Annotated[SecretStr | None, AfterValidator(_check_url)] = Field(
-        None, description="`postgresql://user@host/name`; unset: SQLite in `.data`"
-    )
-    database_password: SecretStr | None = Field(
-        None, description="Password of the database's user, if the URL has none"
-    )
-    database_timeout: float = Field(
-        5,
-        ge=0.1,
-        le=600,
-        description="Statement timeout in seconds, of which 0.4 for a lock; then 503",
-    )
+    database_url: Annotated[SecretStr | None, AfterValidator(_check_url)] = None
+    """`postgresql://user@host/name`; unset: SQLite in `.data`"""
+    database_password: SecretStr | None = None
+    """Password of the database's user, if the URL has none"""
+    database_timeout: float = Field(5, ge=0.1, le=600)
+    """Statement timeout in seconds, of which 0.4 for a lock; then 503"""
     cursor_key: SecretStr | None = Field(
         None,
         min_length=16,

@@ -3,7 +3,7 @@
 import re
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
@@ -30,6 +30,10 @@ def default_concurrency(max_body_size: int, cgroup: Path = CGROUP) -> int:
     return max(1, min(CONCURRENCY, bodies))
 
 
+def _concurrency(settings: dict[str, Any]) -> int:
+    return default_concurrency(settings.get("max_body_size", MAX_BODY_SIZE))
+
+
 def _check_origins(text: str | None) -> str | None:
     for origin in filter(None, map(str.strip, (text or "").split(","))):
         if origin != "*" and not ORIGIN.fullmatch(origin):
@@ -50,43 +54,24 @@ def _check_address(text: str) -> str:
 class ServerSettings(EnvironmentSettings):
     """Where the server listens, what it admits and how it stops."""
 
-    bind_address: Annotated[str, AfterValidator(_check_address)] = Field(
-        "0.0.0.0",  # noqa: S104 a container's port is published on purpose
-        description="Address to listen on; `::` is IPv6 and IPv4",
-    )
-    port: int = Field(5000, ge=1, le=65535, description="Port to listen on")
-    max_body_size: int = Field(
-        MAX_BODY_SIZE,
-        ge=1024,
-        le=1_073_741_824,
-        description="Maximum body in bytes; a larger one gets 413",
-    )
-    concurrency: int = Field(
-        default_factory=lambda given: default_concurrency(
-            given.get("max_body_size", MAX_BODY_SIZE)
-        ),
-        ge=1,
-        le=1000,
-        description="Requests handled at once; further ones wait",
-    )
-    max_queue: int = Field(
-        64, ge=0, le=1000, description="Requests that may wait; further ones get 503"
-    )
-    queue_timeout: float = Field(
-        1, gt=0, le=60, description="Seconds that a request may wait; then it gets 503"
-    )
-    request_timeout: float = Field(
-        10,
-        gt=0,
-        le=3600,
-        description="Seconds for a body to arrive; one that still arrives later gets 408",
-    )
-    drain_delay: float = Field(
-        2, ge=0, le=300, description="Seconds to go on serving, not ready, after SIGTERM"
-    )
-    shutdown_grace: int = Field(
-        20, ge=1, le=3600, description="Seconds for requests in flight to finish after that"
-    )
-    cors_allowed_origins: Annotated[str | None, AfterValidator(_check_origins)] = Field(
-        None, description="Origins whose pages may use it: `https://example.org,...` or `*`"
-    )
+    # A container's port is published on purpose.
+    bind_address: Annotated[str, AfterValidator(_check_address)] = "0.0.0.0"  # noqa: S104
+    """Address to listen on; `::` is IPv6 and IPv4"""
+    port: int = Field(5000, ge=1, le=65535)
+    """Port to listen on"""
+    max_body_size: int = Field(MAX_BODY_SIZE, ge=1024, le=1_073_741_824)
+    """Maximum body in bytes; a larger one gets 413"""
+    concurrency: int = Field(default_factory=_concurrency, ge=1, le=1000)
+    """Requests handled at once; further ones wait"""
+    max_queue: int = Field(64, ge=0, le=1000)
+    """Requests that may wait; further ones get 503"""
+    queue_timeout: float = Field(1, gt=0, le=60)
+    """Seconds that a request may wait; then it gets 503"""
+    request_timeout: float = Field(10, gt=0, le=3600)
+    """Seconds for a body to arrive; one that still arrives later gets 408"""
+    drain_delay: float = Field(2, ge=0, le=300)
+    """Seconds to go on serving, not ready, after SIGTERM"""
+    shutdown_grace: int = Field(20, ge=1, le=3600)
+    """Seconds for requests in flight to finish after that"""
+    cors_allowed_origins: Annotated[str | None, AfterValidator(_check_origins)] = None
+    """Origins whose pages may use it: `https://example.org,...` or `*`"""

@@ -80,54 +80,39 @@ class TelemetrySettings(EnvironmentSettings):
     https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
     """
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Minimum log level"
-    )
-    log_format: Literal["auto", "json", "text"] = Field(
-        "auto", description="`auto` is text on a terminal, else JSON"
-    )
-    slow_request: float = Field(
-        1, gt=0, description="Seconds from which a request is logged as a warning"
-    )
-    otel_sdk_disabled: bool = Field(
-        False, description="Disables tracing; overrides the other `OTEL_*` settings"
-    )
-    otel_exporter_otlp_endpoint: Collector = Field(
-        None,
-        description="Collector, OTLP over HTTP, as in `http://collector:4318`; unset: no traces",
-    )
-    otel_exporter_otlp_traces_endpoint: Collector = Field(
-        None, description="Full URL for traces, instead of the collector's"
-    )
-    otel_traces_exporter: Annotated[str, one_of("otlp", "none")] = Field(
-        "otlp", description="`otlp`, or `none` to make no traces"
-    )
-    otel_exporter_otlp_protocol: Annotated[str, one_of("http/json")] = Field(
-        "http/json", description="Export protocol; collectors accept it on their HTTP port"
-    )
-    otel_exporter_otlp_headers: Annotated[SecretStr | None, AfterValidator(_check_headers)] = Field(
-        None, description="Headers for the collector: `name=value,...`"
-    )
-    otel_exporter_otlp_timeout: int = Field(
-        10_000, ge=1, le=3_600_000, description="Timeout of an export, in milliseconds"
-    )
-    otel_service_name: str | None = Field(
-        None, description="Service name in traces; unset: the project's"
-    )
-    otel_resource_attributes: Annotated[str | None, AfterValidator(_check_key_values)] = Field(
-        None, description="Attributes of all spans: `name=value,...`"
-    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Minimum log level"""
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """`auto` is text on a terminal, else JSON"""
+    slow_request: float = Field(1, gt=0)
+    """Seconds from which a request is logged as a warning"""
+    otel_sdk_disabled: bool = False
+    """Disables tracing; overrides the other `OTEL_*` settings"""
+    otel_exporter_otlp_endpoint: Collector = None
+    """Collector, OTLP over HTTP, as in `http://collector:4318`; unset: no traces"""
+    otel_exporter_otlp_traces_endpoint: Collector = None
+    """Full URL for traces, instead of the collector's"""
+    otel_traces_exporter: Annotated[str, one_of("otlp", "none")] = "otlp"
+    """`otlp`, or `none` to make no traces"""
+    otel_exporter_otlp_protocol: Annotated[str, one_of("http/json")] = "http/json"
+    """Export protocol; collectors accept it on their HTTP port"""
+    otel_exporter_otlp_headers: Annotated[SecretStr | None, AfterValidator(_check_headers)] = None
+    """Headers for the collector: `name=value,...`"""
+    otel_exporter_otlp_timeout: int = Field(10_000, ge=1, le=3_600_000)
+    """Timeout of an export, in milliseconds"""
+    otel_service_name: str | None = None
+    """Service name in traces; unset: the project's"""
+    otel_resource_attributes: Annotated[str | None, AfterValidator(_check_key_values)] = None
+    """Attributes of all spans: `name=value,...`"""
     otel_traces_sampler: Annotated[str, one_of(*SAMPLERS)] = Field(
         "parentbased_always_on",
         description="`always_on`, `always_off` or `traceidratio`;"
         " with `parentbased_` the caller's decision comes first",
     )
-    otel_traces_sampler_arg: float = Field(
-        1, ge=0, le=1, description="Ratio of sampled traces, for `traceidratio`"
-    )
-    otel_propagators: Annotated[str, AfterValidator(_check_propagators)] = Field(
-        "tracecontext,baggage", description="Formats of the trace context in headers"
-    )
+    otel_traces_sampler_arg: float = Field(1, ge=0, le=1)
+    """Ratio of sampled traces, for `traceidratio`"""
+    otel_propagators: Annotated[str, AfterValidator(_check_propagators)] = "tracecontext,baggage"
+    """Formats of the trace context in headers"""
 
     @model_validator(mode="after")
     def refuse_unsupported(self) -> Self:
