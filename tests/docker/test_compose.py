@@ -70,7 +70,7 @@ def test_the_container_is_hardened(up: dict[str, Any]) -> None:
 
 def test_the_container_is_limited(up: dict[str, Any]) -> None:
     host = up["HostConfig"]
-    assert (host["Memory"], host["ShmSize"]) == (256 * 1024 * 1024, 32 * 1024 * 1024)
+    assert (host["Memory"], host["ShmSize"]) == (384 * 1024 * 1024, 32 * 1024 * 1024)
     assert (host["NanoCpus"], host["PidsLimit"]) == (1_000_000_000, 200)
 
 

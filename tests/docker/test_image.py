@@ -194,7 +194,7 @@ def post_quote(client: Client, _: int, body: bytes) -> Answer:
     return client("POST", "/v1/quotes", body)
 
 
-@pytest.mark.parametrize("mebibytes", [128, 256], ids=["small", "as compose.yaml has it"])
+@pytest.mark.parametrize("mebibytes", [128, 384], ids=["small", "as compose.yaml has it"])
 def test_as_many_of_the_worst_bodies_as_are_let_in_fit_into_memory(
     run: Run, image: str, tmp_path: Path, mebibytes: int
 ) -> None:

@@ -56,7 +56,7 @@ MUTATIONS = [
         "compose_waits_for_the_drain",
     ),
     ("compose.yaml", "- LOG_LEVEL", "- LOGLEVEL", "every_environment_name"),
-    ("compose.yaml", "mem_limit: 256m", "mem_limit: 95m", "compose_gives_memory"),
+    ("compose.yaml", "mem_limit: 384m", "mem_limit: 95m", "compose_gives_memory"),
     ("compose.yaml", "pids_limit: 200", "pids_limit: 20", "compose_gives_processes"),
     (
         "compose.yaml",

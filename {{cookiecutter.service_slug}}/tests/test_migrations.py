@@ -181,7 +181,7 @@ def test_a_table_that_no_migration_made_is_noticed(
 
 def test_a_check_that_no_migration_made_is_noticed(fresh: Engine) -> None:
     command.upgrade(ALEMBIC, "head")
-    forgotten = sa.CheckConstraint("location <= answer", name="ck_forgotten")
+    forgotten = sa.CheckConstraint("headers <= answer", name="ck_forgotten")
     idempotency.KEYS.append_constraint(forgotten)
     try:
         with pytest.raises(CommandError, match="ck_forgotten"):
@@ -399,7 +399,7 @@ def test_a_check_between_two_columns_that_is_not_valid_goes_up_and_down(
     copied: Path, config: Config, fresh: Engine
 ) -> None:
     table = 'with op.batch_alter_table("idempotency_keys") as table:\n        table.'
-    check = '"ck", "location <= answer", postgresql_not_valid=True'
+    check = '"ck", "headers <= answer", postgresql_not_valid=True'
     undo = f'{table}drop_constraint("ck", type_="check")'
     add(copied, f"{table}create_check_constraint({check})", undo=undo)
     up_and_down(config, fresh)

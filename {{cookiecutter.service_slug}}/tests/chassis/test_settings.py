@@ -240,7 +240,7 @@ def test_an_address_is_written_as_the_server_takes_it(
 
 
 @pytest.mark.parametrize(
-    ("memory", "requests"), [("max", 16), (1024, 16), (256, 16), (128, 5), (64, 1)]
+    ("memory", "requests"), [("max", 16), (1024, 16), (384, 16), (256, 11), (128, 2), (64, 1)]
 )
 def test_requests_at_once_fit_into_memory(tmp_path: Path, memory: int | str, requests: int) -> None:
     limit = memory if isinstance(memory, str) else str(memory * server.MIB)

@@ -499,8 +499,16 @@ def test_a_short_answer_that_fails_while_it_is_read_becomes_500() -> None:
 def test_only_a_short_answer_is_whole_before_it_is_sent(
     method: str, status: str, headers: dict[str, str], is_whole: bool
 ) -> None:
-    app = answering(iter([b"x"]), status, headers.items())
-    assert (begin(contain(app), method=method) == [b"x"]) is is_whole
+    body = b"x" * int(next((headers[name] for name in headers if name != "X-A"), 1))
+    app = answering(iter([body]), status, headers.items())
+    assert (begin(contain(app), method=method) == [body]) is is_whole
+
+
+@pytest.mark.parametrize("length", ["1", "3", "+2", "two"])
+@pytest.mark.parametrize("body", [[b"ab"], iter([b"ab"])])
+def test_an_answer_of_another_length_than_it_says_is_not_sent(body: Any, length: str) -> None:
+    app = answering(body, headers=[("Content-Length", length)])
+    assert call(contain(app))[0] == 500
 
 
 def test_an_application_that_writes_instead_of_returning_is_told_so() -> None:
@@ -656,6 +664,19 @@ def test_a_body_is_read_in_small_pieces_until_its_deadline(
     now[0] = 101.1
     with pytest.raises(RequestTimeout):
         body.read()
+
+
+def test_a_piece_that_comes_after_the_deadline_is_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("service.chassis.http.middleware.time.monotonic", lambda: now[0])
+
+    class Stream(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            now[0] += 2
+            return super().read(size)
+
+    with pytest.raises(RequestTimeout):
+        Body(Stream(b"x" * 20), deadline=101.0).read(20)
 
 
 @pytest.mark.parametrize("transfer", [{}, CHUNKED])

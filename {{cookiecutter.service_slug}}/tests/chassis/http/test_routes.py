@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Unpack
 
 import pytest
-from flask import Blueprint, Response
+from flask import Blueprint, Response, abort
 from flask.testing import FlaskClient
 from lab import ITEM
 from lab import THING
@@ -651,3 +651,19 @@ def test_an_unexpected_error_outside_flask_is_a_500() -> None:
 def test_an_empty_path_is_the_root() -> None:
     _, body, _ = problems.describe(InternalServerError(), {"PATH_INFO": ""})
     assert problems.Problem.model_validate_json(body).instance == "/"
+
+
+def test_an_error_before_the_first_piece_of_a_stream_is_the_answer() -> None:
+    def view(number: int) -> Iterator[str]:
+        if number:
+            abort(404, "No such export.")
+        yield "a"
+        yield "b"
+
+    app = Application(__name__)
+    blueprint = Blueprint("late", __name__)
+    Routes(blueprint).get("/late/<int:number>", produces="text/csv")(view)
+    app.register_blueprint(blueprint)
+    client = app.test_client()
+    assert [client.get(f"/late/{number}").status_code for number in (0, 1)] == [200, 404]
+    assert client.get("/late/0").data == b"ab"

@@ -352,6 +352,47 @@ def test_an_answer_refuses_a_time_without_zone() -> None:
         Item.model_validate(ITEM | {"colour": "red", "at": NAIVE})
 
 
+@pytest.mark.parametrize("kind", [list[str], list[float], list[datetime]])
+def test_a_body_that_is_no_model_is_as_strict(kind: Any) -> None:
+    wrong = {list[str]: '["\\u0000"]', list[float]: "[NaN]", list[datetime]: '["2026-01-31T12:00"]'}
+    options: dict[str, Any] = {"data": wrong[kind], "content_type": "application/json"}
+    context = Application(__name__).test_request_context(method="POST", **options)
+    with context, pytest.raises(Invalid):
+        READERS["body"](kind)()
+
+
+def test_a_pattern_of_ones_own_lets_no_nul_pass() -> None:
+    class Label(Model):
+        text: str = Field(pattern="^.{1,40}$")
+
+    class Labels(Model):
+        label: Label
+
+    with pytest.raises(ValueError, match=r"U\+0000"):
+        Labels.model_validate({"label": {"text": "a\0b"}})
+    assert Labels.model_validate({"label": {"text": "ab"}}).label.text == "ab"
+
+
+def test_an_example_may_look_like_a_schema() -> None:
+    class Form(Model):
+        fields: list[dict[str, str]] = Field(examples=[[{"type": "date"}, {"type": "str"}]])
+
+    schema = Form.model_json_schema()["properties"]["fields"]
+    assert schema["examples"] == [[{"type": "date"}, {"type": "str"}]]
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_that_utc_cannot_express_is_refused(text: str) -> None:
+    with pytest.raises(Invalid):
+        read(datetime, "body", text)
+
+
+@pytest.mark.parametrize(("depth", "status"), [(32, 422), (33, 400)])
+def test_a_body_is_nested_so_deep_at_most(lab: FlaskClient, depth: int, status: int) -> None:
+    text = '{"\\"[":' + "[" * (depth - 1) + '"]"' + "]" * (depth - 1) + "}"
+    assert post(lab, text.encode()).status_code == status
+
+
 def test_of_each_list_in_a_large_body_only_the_first_error_is_noted(lab: FlaskClient) -> None:
     wrong = {"lines": [{"kind": "box"}] * 2, "counts": {"a": "1", "b": "1"}}
     data = json.dumps(ITEM | wrong).encode()

@@ -118,6 +118,45 @@ def test_a_key_holds_for_one_method_and_path(app: Application) -> None:
     assert [run(*route) for route in routes] == first
 
 
+@pytest.mark.parametrize("named", [(0, None), (1, "1 "), (UUID(int=1), "")])
+def test_callers_are_told_apart(app: Application, named: tuple[object, ...]) -> None:
+    keys = set()
+    for identity in named:
+        with app.test_request_context("/lab/parcels", method="POST"):
+            g.caller = identity
+            keys.add(idempotency.stored_key("k"))
+    assert len(keys) == len(named)
+
+
+def test_a_caller_without_an_identity_is_refused(app: Application) -> None:
+    with app.test_request_context("/lab/parcels", method="POST"):
+        g.caller = object()
+        with pytest.raises(TypeError, match="what identifies a caller"):
+            idempotency.stored_key("k")
+
+
+class Total(Model):
+    cents: int = Field(serialization_alias="totalCents")
+    note: str = Field("", exclude=True)
+
+
+def test_a_repetition_has_all_headers_and_an_answer_that_cannot_be_read_back(
+    app: Application,
+) -> None:
+    body = Stay(start="noon")
+    made = Created(Total(cents=5, note="x"), {"Location": "7", "X-Total": "5"})
+    answers = []
+    for _ in range(2):
+        with (
+            app.test_request_context("/totals", method="POST"),
+            app.extensions["database"].transaction() as connection,
+        ):
+            key = IdempotencyKey(idempotency_key="k")
+            answers.append(idempotency.run_once(connection, key, body, Total, lambda: made))
+    assert [answer.encoded for answer in answers] == [b'{"totalCents":5}'] * 2
+    assert answers[1].headers == made.headers
+
+
 def test_a_request_that_failed_leaves_its_key_free(client: FlaskClient) -> None:
     send(client, "other")
     assert send(client, "k").status_code == 409
@@ -134,7 +173,7 @@ def test_a_key_is_forgotten_when_it_expires(
 
 
 def test_expired_keys_are_purged(connection: Connection) -> None:
-    row = {"fingerprint": b"", "location": "", "answer": ""}
+    row = {"fingerprint": b"", "headers": "", "answer": ""}
     connection.execute(
         idempotency.INSERT, [row | {"key": "old", "expires": 1}, row | {"key": "new", "expires": 3}]
     )

@@ -17,6 +17,7 @@ from opentelemetry import trace
 from support import Lines
 
 from service.chassis.http.application import Application
+from service.chassis.project import PROJECT
 from service.chassis.telemetry import logs
 from service.chassis.telemetry.stdout import stdout
 from service.settings import Settings
@@ -85,6 +86,17 @@ def test_a_record_that_cannot_be_formatted_fails_nobody(capfd: pytest.CaptureFix
     out, err = capfd.readouterr()
     assert out == ""
     assert "'%d items'" in err
+
+
+def test_a_secret_that_is_a_word_of_every_line_leaves_the_lines_whole(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    config = logs.config(Settings(log_format="json"))
+    config["handlers"]["stdout"]["secrets"] = ["service", ",", "hunter2"]
+    logging.config.dictConfig(config)
+    logging.getLogger("orders").warning("hunter2, the service")
+    line = json.loads(capfd.readouterr().out)
+    assert (line["message"], line["service.name"]) == ("***, the service", PROJECT.name)
 
 
 def test_no_secret_of_the_settings_is_in_a_line(capfd: pytest.CaptureFixture[str]) -> None:

@@ -167,6 +167,8 @@ class Containment:
                 raise ValueError(f"the application answered with status {status!r}")
             if type(body) is not list and _is_short(environ, status, headers):
                 body = _collect(body)
+            if type(body) is list:
+                _check_framing(environ, status, headers, sum(map(len, body)))
             start_response(status, headers)
         except BaseException:  # SystemExit from a view must not end the process
             if self._propagates():
@@ -239,10 +241,10 @@ class Body(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read one chunk; raise RequestTimeout after the deadline."""
+        """Read one chunk; raise RequestTimeout where it came after the deadline."""
+        chunk = self._stream.read(min(len(buffer), CHUNK_SIZE))
         if time.monotonic() > self._deadline:
             raise exceptions.RequestTimeout("The request's body took too long.")
-        chunk = self._stream.read(min(len(buffer), CHUNK_SIZE))
         buffer[: len(chunk)] = chunk
         if self._left is not None:
             self._left -= len(chunk)
@@ -259,6 +261,15 @@ def _is_short(environ: WSGIEnvironment, status: str, headers: Headers) -> bool:
         if name.lower() == "content-length":
             return int(value) <= MAX_COLLECTED
     return environ["REQUEST_METHOD"] == "HEAD" or status[:3] in ("204", "304")
+
+
+def _check_framing(environ: WSGIEnvironment, status: str, headers: Headers, length: int) -> None:
+    """Raise ValueError where clients would take a part of this answer for the next one."""
+    if environ["REQUEST_METHOD"] == "HEAD" or status[:3] in ("204", "304"):
+        return
+    for name, value in headers:
+        if name.lower() == "content-length" and value != str(length):
+            raise ValueError(f"the application answered {length} bytes with {name}: {value}")
 
 
 def _collect(body: Iterable[bytes]) -> list[bytes]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import update_wrapper
+from itertools import chain
+from itertools import islice
 from uuid import UUID
 
 from flask import Blueprint, Response, current_app, g, request, stream_with_context
@@ -49,13 +51,13 @@ class SecurityScheme:
     """How callers of a route prove who they are.
 
     `name` and `document` are what OpenAPI calls the scheme. `check` is called before a view, with
-    the scopes that its route asks for; it returns the caller, who is then `g.caller`, or raises
-    Unauthorized or Forbidden.
+    the scopes that its route asks for; it returns what identifies the caller, as text or a number,
+    which is then `g.caller`, or raises Unauthorized or Forbidden.
     """
 
     name: str
     document: Mapping[str, t.Any]
-    check: Callable[..., object]
+    check: Callable[..., str | int | UUID | None]
     scopes: tuple[str, ...] = ()
 
     def with_scopes(self, *scopes: str) -> "SecurityScheme":
@@ -123,7 +125,7 @@ class TypedView:
                 f"returns {body}: must be a model, a list of one model, an iterator of str or "
                 "bytes, a reply of these, a Response or None"
             )
-        if self._is_stream and ("*" in self.produces or not self.produces):
+        if self._is_stream and (not self.produces or set("*;") & set(self.produces)):
             self._refuse('streams: must say what, as in produces="text/csv"')
         if self.output and self.produces:
             self._refuse("returns models, which are JSON: must not say what it produces")
@@ -189,10 +191,16 @@ class TypedView:
             data = data or self._encode(result, by_alias=True, warnings="error")
             return Response(data, self.status, headers, content_type=JSON)
         if self._is_stream:
-            return Response(stream_with_context(result), self.status, headers, self.produces)
+            return Response(self._start(result), self.status, headers, self.produces)
         response = Response(status=204)
         del response.headers["Content-Type"]
         return response
+
+    def _start(self, stream: Iterator[t.Any]) -> Iterator[t.Any]:
+        """Run a stream up to its first piece, while an error can still be the answer."""
+        first = list(islice(stream, 1))
+        self._expect((str, bytes), *first)
+        return stream_with_context(chain(first, stream))
 
     def _check_type(self, response: BaseResponse) -> None:
         """See that a successful answer with a body is of the type that the document names."""
@@ -202,10 +210,11 @@ class TypedView:
         if is_success and not fnmatchcase(response.mimetype or "", self.produces):
             self._refuse(f'answered with {response.mimetype}: must say so, as in produces="..."')
 
-    def _expect(self, kind: type, *results: object) -> None:
+    def _expect(self, kind: type | tuple[type, ...], *results: object) -> None:
         for result in results:
             if not isinstance(result, kind):
-                self._refuse(f"returned a {type(result).__name__}, not a {kind.__name__}")
+                name = getattr(kind, "__name__", "piece of text or bytes")
+                self._refuse(f"returned a {type(result).__name__}, not a {name}")
 
 
 class Routes:

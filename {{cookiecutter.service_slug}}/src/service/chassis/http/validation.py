@@ -3,13 +3,15 @@
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import orjson
 from flask import request
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError, SchemaValidator, from_json
+from pydantic_core.core_schema import CoreConfig
+from pydantic_core.core_schema import no_info_after_validator_function
 from pydantic_core.core_schema import no_info_before_validator_function
 from werkzeug.exceptions import BadRequest, UnprocessableEntity, UnsupportedMediaType
 
@@ -19,6 +21,9 @@ MAX_ERRORS = 100  # more are not listed: the answer would be many times the size
 SCALAR = re.compile(r"-?(0|[1-9]\d{0,99})(\.\d{1,99})?([eE][+-]?\d{1,3})?|true|false", re.ASCII)
 SCALARS = {"boolean", "integer", "number"}
 MAX_DETAILED = 4096  # bytes; of a larger body's lists only the first error is noted: 1 KB for each
+NO_NUL = r"^[^\x00]*$"
+MAX_DEPTH = 32  # of JSON: errors in nested unions take memory by the square of the depth
+TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 LISTS = ("dict", "frozenset", "list", "set", "tuple")
 
 Detail = dict[str, str]
@@ -35,7 +40,7 @@ def _iso_form(read: Callable[[str], Any], pattern: str, example: str) -> Callabl
         if not isinstance(value, str | int | float):
             return value
         text = str(value).upper()
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):
             if matches(text):
                 return read(text)
         message = "Input should be ISO 8601, such as {example}"
@@ -44,12 +49,25 @@ def _iso_form(read: Callable[[str], Any], pattern: str, example: str) -> Callabl
     return read_text
 
 
+def _read_datetime(text: str) -> datetime:
+    value = datetime.fromisoformat(text)
+    if value.tzinfo:
+        value.astimezone(UTC)  # which fails where the years of UTC end
+    return value
+
+
+def _refuse_nul(text: str) -> str:
+    if "\0" in text:
+        raise PydanticCustomError("nul", "String should not have U+0000")
+    return text
+
+
 DAY = r"\d{4}-\d\d-\d\d"
 CLOCK = r"\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?"
 DURATION = TypeAdapter(timedelta).validator.validate_python
 ISO_FORMS = {
     "date": _iso_form(date.fromisoformat, DAY, "2026-01-31"),
-    "datetime": _iso_form(datetime.fromisoformat, f"{DAY}T{CLOCK}", "2026-01-31T12:00:00Z"),
+    "datetime": _iso_form(_read_datetime, f"{DAY}T{CLOCK}", "2026-01-31T12:00:00Z"),
     "time": _iso_form(time.fromisoformat, CLOCK, "12:00:00"),
     "timedelta": _iso_form(DURATION, r"-?P[\dYMWDTHS.]+", "PT1H30M"),
 }
@@ -61,16 +79,21 @@ def _copy(node: Any, change: Callable[[Json], Any]) -> Any:
         return type(node)(_copy(part, change) for part in node)
     if not isinstance(node, dict):
         return node
-    value = "default" if node.get("type") == "default" else None  # holds no schema
-    parts = {key: part if key == value else _copy(part, change) for key, part in node.items()}
+    is_default = node.get("type") == "default"
+    values = ("metadata", "default") if is_default else ("metadata",)  # which hold no schemas
+    parts = {key: part if key in values else _copy(part, change) for key, part in node.items()}
     return change(parts)
 
 
 def _strict(schema: Json) -> Any:
     """Take strings without U+0000, dates and times in ISO 8601 and with a zone."""
     kind = str(schema.get("type"))  # of a schema; of a model's fields it is one
+    if kind == "str" and "pattern" in schema:
+        return no_info_after_validator_function(_refuse_nul, schema)
     if kind == "str":
-        return {"pattern": r"^[^\x00]*$"} | schema
+        return schema | {"pattern": NO_NUL}
+    if kind == "function-after" and schema["function"]["function"] is _refuse_nul:
+        return schema["schema"]
     if kind == "datetime":
         schema = {"tz_constraint": "aware"} | schema
     if kind == "function-before" and schema["function"]["function"] in ISO_FORMS.values():
@@ -124,14 +147,18 @@ def is_json(media_type: str) -> bool:
 
 def body_reader(hint: Any) -> Reader:
     """Make a function that reads the JSON body as `hint`; it raises 400, 413, 415 or 422."""
-    adapter = TypeAdapter(hint)
-    brief = SchemaValidator(_copy(adapter.core_schema, _failing_fast), _use_prebuilt=False)
+    schema = _copy(TypeAdapter(hint).core_schema, _strict)  # a list may hold what is no Model
+    config = CoreConfig(allow_inf_nan=False)
+    detailed = SchemaValidator(schema, config, _use_prebuilt=False)
+    brief = SchemaValidator(_copy(schema, _failing_fast), config, _use_prebuilt=False)
 
     def read() -> Any:
         if not is_json(request.mimetype):
             raise UnsupportedMediaType("The body must be application/json.")
         data = request.get_data(cache=False)
-        validator = adapter.validator if len(data) <= MAX_DETAILED else brief
+        if _is_deep(data):
+            raise BadRequest(f"The body is nested deeper than {MAX_DEPTH}.")
+        validator = detailed if len(data) <= MAX_DETAILED else brief
         try:
             return validator.validate_json(data, strict=True, by_alias=True, by_name=False)
         except ValidationError as error:
@@ -139,6 +166,17 @@ def body_reader(hint: Any) -> Reader:
         raise refusal  # here, so that it does not keep the error, which keeps what it was read to
 
     return read
+
+
+def _is_deep(data: bytes) -> bool:
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for token in TOKEN.finditer(data):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token[0], 0)
+        if depth > MAX_DEPTH:
+            return True
+    return False
 
 
 def _refusal(invalid: ValidationError, data: bytes) -> BadRequest | Invalid:

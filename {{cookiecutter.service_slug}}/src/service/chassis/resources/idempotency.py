@@ -4,11 +4,12 @@ import hashlib
 import time
 from collections.abc import Callable
 from typing import TypeVar
+from uuid import UUID
 
 import orjson
 import sqlalchemy as sa
 from flask import g, request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy import Connection
 from werkzeug.exceptions import Conflict, UnprocessableEntity
 
@@ -26,12 +27,12 @@ KEYS = sa.Table(
     metadata,
     sa.Column("key", sa.Text, primary_key=True),  # as `stored_key` makes it
     sa.Column("fingerprint", sa.LargeBinary, nullable=False),
-    sa.Column("location", sa.Text, nullable=False),
+    sa.Column("headers", sa.Text, nullable=False),
     sa.Column("answer", sa.Text, nullable=False),
     sa.Column("expires", sa.BigInteger, nullable=False, index=True),
 )
 TRY_LOCK = sa.text("SELECT pg_try_advisory_xact_lock(hashtextextended(:key, 0))")
-SELECT = sa.select(KEYS.c.fingerprint, KEYS.c.location, KEYS.c.answer, KEYS.c.expires).where(
+SELECT = sa.select(KEYS.c.fingerprint, KEYS.c.headers, KEYS.c.answer, KEYS.c.expires).where(
     KEYS.c.key == sa.bindparam("key")
 )
 INSERT = sa.insert(KEYS)
@@ -55,18 +56,32 @@ class IdempotencyKey(Model):
     )
 
 
-def caller() -> str:
+def caller() -> tuple[str, str]:
     """Return who sends the request: `g.caller`, which authentication may set, or the credentials.
 
     With renewed credentials a repetition is a new request, which is better than another's answer.
     """
-    return str(g.get("caller") or request.headers.get("Authorization", ""))
+    identity = g.get("caller")
+    if identity is None:
+        return "credentials", request.headers.get("Authorization", "")
+    if not isinstance(identity, str | int | UUID):
+        kind = type(identity).__name__
+        raise TypeError(f"g.caller is a {kind}: it must be what identifies a caller, as text is")
+    return "caller", str(identity)
 
 
 def stored_key(key: str) -> str:
     """Return what stands for the key of this caller, method and path: a digest of all."""
     parts = orjson.dumps([caller(), request.method, request.path, key])
     return hashlib.sha256(parts).hexdigest()
+
+
+def _read(model: type[T], text: str) -> T:
+    """Return an answer as it was; what an answer leaves out or renames cannot be read back."""
+    try:
+        return model.model_validate_json(text, extra="ignore")
+    except ValidationError:
+        return model.model_construct()
 
 
 def run_once(
@@ -92,8 +107,8 @@ def run_once(
     if stored and stored.expires > now:
         if stored.fingerprint != fingerprint:
             raise UnprocessableEntity("This Idempotency-Key was used for another request.")
-        first = answer.model_validate_json(stored.answer, extra="ignore")
-        return Created(first, {"Location": stored.location}, stored.answer.encode())
+        headers_then = orjson.loads(stored.headers)
+        return Created(_read(answer, stored.answer), headers_then, stored.answer.encode())
     if stored:
         connection.execute(DELETE, {"old": key})
     created = create()
@@ -103,7 +118,7 @@ def run_once(
         "fingerprint": fingerprint,
         "expires": now + LIFETIME,
         "answer": encoded,
-        "location": (created.headers or {}).get("Location", ""),
+        "headers": orjson.dumps(dict(created.headers or {})).decode(),
     }
     connection.execute(INSERT, row)
     if fingerprint[0] == 0:

@@ -15,7 +15,7 @@ MIB = 1024 * 1024
 # More would serve more requests that wait for others, but compute more slowly.
 CONCURRENCY = 16
 BASE_MEMORY = 95 * MIB  # of the service with all its threads
-BODY_FACTOR = 90  # memory that the worst body takes, in its sizes: lists of empty objects or lists
+BODY_FACTOR = 230  # memory that the worst body takes, in its sizes: lists of empty objects
 # As browsers send it: in small letters, and without the port that its scheme has by default.
 ORIGIN = re.compile(r"(?!https:.*:443$|http:.*:80$)[a-z][a-z0-9+.-]*://[a-z0-9._:[\]-]+")
 

@@ -13,7 +13,7 @@ from service.chassis.project import PROJECT
 from service.chassis.telemetry import Fields
 from service.chassis.telemetry import Observed
 from service.chassis.telemetry.settings import TelemetrySettings
-from service.chassis.telemetry.spans import Ids, current_ids
+from service.chassis.telemetry.spans import NO_IDS, Ids, current_ids
 from service.chassis.telemetry.stdout import stdout
 
 # The attributes of every LogRecord; the others came as `extra`.
@@ -69,9 +69,15 @@ class LineHandler(logging.Handler):
             self.handleError(record)
 
 
+def hide(secrets: Iterable[str]) -> None:
+    """Hide the process's secrets in its output, but for words that every line has."""
+    words = encode(event(datetime.now(UTC), "INFO", access_log.name, "", NO_IDS)).decode()
+    stdout.hide(secret for secret in secrets if secret not in words)
+
+
 def make_handler(secrets: Iterable[str]) -> LineHandler:
     """Make the handler of a process, whose output hides these secrets from now on."""
-    stdout.hide(secrets)
+    hide(secrets)
     return LineHandler()
 
 
@@ -137,7 +143,7 @@ def config(settings: TelemetrySettings) -> Fields:
 
 def configure(settings: TelemetrySettings) -> None:
     """Set up the process's logging unless that was done before, and hide the settings' secrets."""
-    stdout.hide(settings.secrets())
+    hide(settings.secrets())
     if not any(isinstance(handler, LineHandler) for handler in logging.getLogger().handlers):
         logging.config.dictConfig(config(settings))
     logging.captureWarnings(True)
