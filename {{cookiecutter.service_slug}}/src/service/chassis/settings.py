@@ -100,6 +100,6 @@ class EnvironmentSettings(BaseSettings):
 
     def secrets(self) -> list[str]:
         """Return the values that must not be in any output."""
-        values = [getattr(self, name) for name in type(self).model_fields]
+        values = vars(self).values()
         secrets = [value for value in values if isinstance(value, SecretStr | SecretBytes)]
         return [str(secret.get_secret_value()) for secret in secrets if secret]

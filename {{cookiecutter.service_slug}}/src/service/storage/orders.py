@@ -86,10 +86,7 @@ def list_page(
     after: list[Any] | None,
     limit: int,
 ) -> list[Order]:
-    """Return up to `limit` orders after a position, which is what `position` returned.
-
-    `sort` is a column, with `-` before it where the list descends.
-    """
+    """Return up to `limit` orders after a `position`; a `-` before the column sorts downwards."""
     parameters: dict[str, Any] = {**filters, "limit": limit}
     if after:
         parameters |= {"value": after[0], "id": after[1]}

@@ -48,10 +48,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Return a connection whose statements hold together.
-
-        They are committed at the block's end, and rolled back on any error.
-        """
+        """Return a connection whose statements are committed at the block's end, or not at all."""
         with self.read() as connection:
             connection.exec_driver_sql(self._begin)
             yield connection

@@ -98,10 +98,7 @@ def _connect_args(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
 def make_engine(
     settings: DatabaseSettings, pool_size: int = 5, metrics: DatabaseMetrics | None = None
 ) -> Engine:
-    """Make the engine, which connects at the first use.
-
-    Each statement stands alone unless BEGIN is sent.
-    """
+    """Make the engine, on which each statement stands alone unless BEGIN is sent."""
     metrics = metrics or DatabaseMetrics(None)
     secret = settings.database_url
     url = sqlalchemy.make_url(secret.get_secret_value() if secret else SQLITE)

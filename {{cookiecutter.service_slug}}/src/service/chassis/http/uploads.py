@@ -90,10 +90,7 @@ class FormParser(FormDataParser):
 
 
 def parse_form() -> MultiDict[str, Any]:
-    """Return the request's fields and files, without those files that nobody has chosen.
-
-    It raises 400, 413, or 503 where files find no room.
-    """
+    """Return the request's fields and chosen files; raise 400, 413, or 503 for lack of room."""
     request.form_data_parser_class = FormParser
     try:
         fields = request.form.items(multi=True)

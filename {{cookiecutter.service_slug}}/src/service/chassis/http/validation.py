@@ -206,10 +206,7 @@ def form_reader(model: type[BaseModel]) -> Reader:
 
 
 def query_reader(model: type[BaseModel]) -> Reader:
-    """Make a function that reads the query as `model`.
-
-    It raises 422, also where a parameter that is no list is repeated.
-    """
+    """Make a function that reads the query as `model`; it raises 422, also for a second value."""
     kinds = _kinds(model)
 
     def given() -> Json:
@@ -219,10 +216,7 @@ def query_reader(model: type[BaseModel]) -> Reader:
 
 
 def headers_reader(model: type[BaseModel]) -> Reader:
-    """Make a function that reads the headers that `model` names, If-Match as `if_match`.
-
-    It raises 422.
-    """
+    """Make a function that reads `model`, as `if_match` the header If-Match; it raises 422."""
     kinds = _kinds(model)
     names = {name: header_name(name) for name in kinds}
 

@@ -32,9 +32,7 @@ KEYS = sa.Table(
     sa.Column("expires", sa.BigInteger, nullable=False, index=True),
 )
 TRY_LOCK = sa.text("SELECT pg_try_advisory_xact_lock(hashtextextended(:key, 0))")
-SELECT = sa.select(KEYS.c.fingerprint, KEYS.c.headers, KEYS.c.answer, KEYS.c.expires).where(
-    KEYS.c.key == sa.bindparam("key")
-)
+SELECT = sa.select(KEYS).where(KEYS.c.key == sa.bindparam("key"))
 INSERT = sa.insert(KEYS)
 DELETE = sa.delete(KEYS).where(KEYS.c.key == sa.bindparam("old"))
 EXPIRED = (

@@ -57,10 +57,7 @@ def require(headers: IfMatch) -> None:
 
 
 def match(headers: IfMatch, version: int) -> None:
-    """Raise PreconditionFailed for the ETag of another version.
-
-    Call it in the transaction that locked the row.
-    """
+    """Raise PreconditionFailed for another version; call it in the transaction with the lock."""
     require(headers)
     if not parse_etags(headers.if_match).contains(str(version)):
         raise PreconditionFailed("ETag is out of date; fetch the resource again.")
