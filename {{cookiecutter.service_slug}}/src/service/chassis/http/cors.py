@@ -21,7 +21,8 @@ class Cors:
         added = [] if origin == "*" else [("Vary", "Origin")]
         if origin in self._origins:
             added.append(("Access-Control-Allow-Origin", origin))
-            if _is_preflight(environ):
+            is_options = environ["REQUEST_METHOD"] == "OPTIONS"
+            if is_options and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:  # a preflight
                 asked = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")
                 added.append(("Access-Control-Allow-Methods", METHODS))
                 added.append(("Access-Control-Allow-Headers", asked))
@@ -37,11 +38,6 @@ class Cors:
             return start_response(status, headers)
 
         return self._app(environ, start)
-
-
-def _is_preflight(environ: WSGIEnvironment) -> bool:
-    is_options = environ["REQUEST_METHOD"] == "OPTIONS"
-    return is_options and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
 
 
 def allow_origins(app: WSGIApplication, origins: str) -> WSGIApplication:
