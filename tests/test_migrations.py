@@ -156,7 +156,7 @@ def test_without_the_sample_every_command_works_and_the_first_table_gets_its_mig
     make_passes(empty, "migration", "m=first")
     written = next((empty / "migrations" / "versions").glob("*_first.py")).read_text("utf-8")
     assert written.count("op.create_table(") == 1
-    assert 'down_revision: str | None = "0001"' in written
+    assert 'down_revision: str | Sequence[str] | None = "0001"' in written
     make_passes(empty, "migrate", "lint", "test", tests)
     commit(empty)
     hook.git(empty, "tag", "v1.0.0")
