@@ -41,6 +41,8 @@ WRONG_URLS = [
     "postgresql://u@h/x?connect_timeout=soon",
     "postgresql://u@h/x?options=-clock_timeout%3D9",
     "sqlite:///x?timeout=9",
+    "sqlite:///",
+    "sqlite:///:memory:",
 ]
 
 

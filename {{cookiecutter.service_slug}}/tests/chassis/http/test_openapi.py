@@ -363,6 +363,22 @@ def test_two_models_of_one_name_are_refused() -> None:
         openapi.make_document(app, "Lab", "1", "Try")
 
 
+def test_two_routes_of_one_path_are_refused() -> None:
+    def show(number: int) -> None:
+        """Do nothing."""
+
+    def name(number: str) -> None:
+        """Do nothing."""
+
+    app = Application(__name__)
+    blueprint = Blueprint("twice", __name__)
+    Routes(blueprint).get("/things/<int:number>")(show)
+    Routes(blueprint).get("/things/<number>")(name)
+    app.register_blueprint(blueprint)
+    with pytest.raises(TypeError, match="two routes are GET /things/"):
+        openapi.make_document(app, "Lab", "1", "Try")
+
+
 def test_the_page_needs_no_other_host_and_no_inline_script(client: FlaskClient) -> None:
     response = client.get("/docs/")
     policy = response.headers["Content-Security-Policy"]

@@ -25,7 +25,7 @@ def _check_url(secret: SecretStr | None) -> SecretStr | None:
     if secret is None:
         return None
     scheme, _, rest = secret.get_secret_value().strip().partition("://")
-    if scheme == "sqlite" and rest.startswith("/") and "?" not in rest:
+    if scheme == "sqlite" and rest.startswith("/") and not re.search(r"\?|:memory:|^/$", rest):
         return secret
     if scheme not in ("postgres", "postgresql", DRIVER) or not rest:
         raise ValueError("must begin with postgresql://, or be sqlite:/// and a file")
@@ -76,7 +76,7 @@ class DatabaseSettings(EnvironmentSettings):
     database_url: Annotated[SecretStr | None, AfterValidator(_check_url)] = None
     """`postgresql://user@host/name`; unset: SQLite in `.data`"""
     database_password: SecretStr | None = None
-    """Password of the database's user, if the URL has none"""
+    """Password of the database's user; it comes before one in the URL"""
     database_timeout: float = Field(5, ge=0.1, le=600)
     """Statement timeout in seconds, of which 0.4 for a lock; then 503"""
     cursor_key: SecretStr | None = Field(

@@ -66,13 +66,15 @@ def _may_be_missing(schema: Json) -> bool:
 
 
 def make_document(app: Flask, title: str, version: str, description: str) -> Json:
-    """Describe the typed routes of `app`; raise TypeError where two models share a name."""
+    """Describe the typed routes of `app`; raise TypeError where two share a path or a name."""
     views = ((rule, app.view_functions[rule.endpoint]) for rule in app.url_map.iter_rules())
     operations = [(rule, view) for rule, view in views if isinstance(view, TypedView)]
     schemas, models = _make_schemas(operations)
     paths: dict[str, Json] = {}
     for rule, view in operations:
         item = paths.setdefault(VARIABLE.sub(r"{\2}", rule.rule), {})
+        if view.method.lower() in item:
+            raise TypeError(f"two routes are {view.method} {rule.rule} but for their converters")
         item[view.method.lower()] = _make_operation(rule, view, schemas, models)
     problem = _problem("What went wrong", {"$ref": f"{REF}Problem"})
     # Models of queries and headers have become parameters.
