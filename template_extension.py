@@ -47,6 +47,7 @@ DEPENDENCIES = {
     "pydantic",
     "pydantic-settings",
     "pytest",
+    "pytest-xdist",
     "pyyaml",
     "ruff",
     "schemathesis",

@@ -81,7 +81,12 @@ MUTATIONS = [
     ("README.md", "/v1/products/tea", "/v1/items/tea", "every_path"),
     ("README.md", "| `PORT` | `5000` |", "| `PORT` | `8000` |", "the_settings_in_the_readme"),
     ("README.md", "`http_server_active_requests`", "`http_server_requests_active`", "every_metric"),
-    ("README.md", "closed after 60 s", "closed after 75 s", "a_number_that_the_readme_names"),
+    (
+        "README.md",
+        "closed after 60 s (`K",
+        "closed after 75 s (`K",
+        "a_number_that_the_readme_names",
+    ),
     (
         "README.md",
         "compose.yaml allows 30 s",
