@@ -18,10 +18,10 @@ demo: $(DEMO) ## Bake a service with the defaults and serve it on http://localho
 
 test: $(VENV)/ready build/service/ready build/extensions/ready ## Run all tests; those of the image need a Docker engine (ARGS="-k slug" for some)
 	@status=0; \
-	if docker info >/dev/null 2>&1; then $(BIN)/python -m pytest -m docker --numprocesses 2 --dist loadfile $(ARGS) || [ $$? = 5 ] || status=1; \
+	if docker info >/dev/null 2>&1; then $(BIN)/python -m pytest -m docker --numprocesses 3 --dist loadfile $(ARGS) || [ $$? = 5 ] || status=1; \
 	elif [ "$$CI" = true ]; then echo "No Docker engine answers, and CI has to run tests/docker: start one" >&2; exit 1; \
 	else echo "No Docker engine answers: tests/docker (image, compose) is left out, all else runs" >&2; fi; \
-	$(BIN)/python -m pytest -m "not docker" --numprocesses 2 $(ARGS) || status=1; exit $$status
+	$(BIN)/python -m pytest -m "not docker" --numprocesses 3 $(ARGS) || status=1; exit $$status
 
 check-quick: lint build/service/ready ## Lint, and the tests that take seconds
 	$(BIN)/python -m pytest -m "not docker and not slow" $(ARGS)
