@@ -56,7 +56,7 @@ def test_the_templates_own_python_is_clean(command: str, tmp_path: Path) -> None
         ("-m", "ruff", "format", "--no-cache", "--check", "."),
         ("-m", "mypy"),
         LINT_IMPORTS,
-        ("-m", "pytest", "-q"),
+        ("-m", "pytest", "-q", "--numprocesses", "2", "--dist", "loadfile"),  # as in make check
     ],
     ids=["ruff check", "ruff format", "mypy", "layers", "pytest"],
 )
