@@ -88,10 +88,10 @@ def _copy(node: Any, change: Callable[[Json], Any]) -> Any:
 def _strict(schema: Json) -> Any:
     """Take strings without U+0000, dates and times in ISO 8601 and with a zone."""
     kind = str(schema.get("type"))  # of a schema; of a model's fields it is one
-    if kind == "str" and "pattern" in schema:
-        return no_info_after_validator_function(_refuse_nul, schema)
-    if kind == "str":
+    if kind == "str" and schema.get("pattern", NO_NUL) == NO_NUL:
         return schema | {"pattern": NO_NUL}
+    if kind == "str":
+        return no_info_after_validator_function(_refuse_nul, schema)
     if kind == "function-after" and schema["function"]["function"] is _refuse_nul:
         return schema["schema"]
     if kind == "datetime":

@@ -55,7 +55,7 @@ class ServerSettings(EnvironmentSettings):
     """Where the server listens, what it admits and how it stops."""
 
     # A container's port is published on purpose.
-    bind_address: Annotated[str, AfterValidator(_check_address)] = "0.0.0.0"  # noqa: S104
+    bind_address: Annotated[str, AfterValidator(_check_address)] = "0.0.0.0"  # noqa: S104 container
     """Address to listen on; `::` is IPv6 and IPv4"""
     port: int = Field(5000, ge=1, le=65535)
     """Port to listen on"""
