@@ -150,11 +150,12 @@ def blocked(project: Project) -> tuple[Load, int, float, str]:
 def migrated(project: Project, blocked: tuple[Load, int, float, str]) -> Migrated:
     """Run the next release's job twice at once, while the release before it serves."""
     assert blocked[3] == "0002"
-    holders = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    holders = "SELECT count(*) FROM pg_locks WHERE mode = 'ShareUpdateExclusiveLock' AND granted"
+    holders += " AND relation = 'alembic_version'::regclass"
     jobs_connected = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'owner'"
     with Load(project.port(), live, live, read_list) as load:
         jobs = [start_migration(project), start_migration(project)]
-        eventually(lambda: project.sql(jobs_connected) == "2", "both jobs are connected")
+        eventually(lambda: project.sql(jobs_connected) == "4", "both jobs are connected")
         waited = project.sql(holders) == "1" and all(job.poll() is None for job in jobs)
         outputs = [job.communicate(timeout=60)[0] for job in jobs]
     return Migrated(load, [job.returncode for job in jobs], outputs, waited)
@@ -169,8 +170,14 @@ def test_the_service_itself_cannot_migrate(project: Project) -> None:
     downgrade = ("exec", "-T", project.service.name, "alembic", "downgrade", "base")
     done = project.run("docker", "compose", *downgrade)
     assert done.returncode != 0
-    assert "must be owner of table" in done.stdout
+    assert "permission denied for table alembic_version" in done.stdout
     assert version(project) == "0002"
+
+
+@pytest.mark.parametrize("mode", ["SHARE UPDATE EXCLUSIVE", "SHARE", "ACCESS EXCLUSIVE"])
+def test_the_service_cannot_take_the_lock_of_migrations(project: Project, mode: str) -> None:
+    with pytest.raises(AssertionError, match="permission denied for table alembic_version"):
+        project.sql(f"SET ROLE application; BEGIN; LOCK TABLE alembic_version IN {mode} MODE")
 
 
 def test_a_migration_that_finds_a_lock_gives_up(blocked: tuple[Load, int, float, str]) -> None:

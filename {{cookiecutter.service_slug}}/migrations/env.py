@@ -4,21 +4,24 @@ import logging.config
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, Literal
 
 from alembic import context
+from psycopg.errors import LockNotAvailable
+from psycopg.errors import UndefinedTable
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import ProgrammingError
 
 from service import storage
 from service.chassis.data.engine import LOCK_TIMEOUT_RATIO
 from service.chassis.data.engine import make_engine
 from service.chassis.data.types import UtcDateTime, metadata
-from service.chassis.project import PROJECT
 from service.chassis.resources import idempotency
 from service.chassis.telemetry import logs
 from service.settings import Settings
@@ -33,43 +36,22 @@ LOCK_TIMEOUT = int(SETTINGS.database_timeout * LOCK_TIMEOUT_RATIO / 2 * 1000)  #
 SET_TIMEOUTS = (
     f"SET lock_timeout = '{LOCK_TIMEOUT}ms'; SET statement_timeout = '{STATEMENT_TIMEOUT}s'"
 )
-TRY_LOCK = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
-UNLOCK = text("SELECT pg_advisory_unlock(hashtextextended(:name, 0))")
+# Only their owner can lock the table so; readers of it, such as the service, stand in nobody's way.
+LOCK = "LOCK TABLE alembic_version IN SHARE UPDATE EXCLUSIVE MODE NOWAIT"
+KEEP = "SET LOCAL idle_in_transaction_session_timeout = 0"
+CREATE = (
+    "CREATE TABLE IF NOT EXISTS alembic_version"
+    " (version_num varchar(32) CONSTRAINT alembic_version_pkc PRIMARY KEY)"
+)
 HOLDER = text(
     "SELECT format('process %s of role %s', pid, usename)"
-    " FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND granted"
-    " AND datname = current_database()"
-    " AND (classid::bigint << 32 | objid::bigint) = hashtextextended(:name, 0)"
+    " FROM pg_locks JOIN pg_stat_activity USING (pid)"
+    " WHERE datname = current_database() AND relation = 'alembic_version'::regclass AND granted"
+    " AND mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')"
 )
 POLL_INTERVAL = 0.5  # seconds
 WAIT = context.get_x_argument(as_dictionary=True).get("wait", "900")  # seconds for another job
 log = logging.getLogger("service.migrations")
-
-
-@contextmanager
-def migration_lock(connection: Connection) -> Iterator[None]:
-    """Wait until no other process migrates.
-
-    It polls, because a waiting statement would block CREATE INDEX CONCURRENTLY. It says for whom,
-    and gives up: anyone who can connect can take the lock.
-    """
-    name = {"name": f"migrations of {PROJECT.name}"}
-    end = time.monotonic() + int(WAIT)
-    told = None
-    while not connection.scalar(TRY_LOCK, name):
-        holder = connection.scalar(HOLDER, name) or told
-        connection.commit()
-        if time.monotonic() > end:
-            sys.exit(f"gave up after {WAIT} s: the lock of migrations is held by {holder}")
-        if holder != told:
-            log.warning("waiting up to %s s for the lock of migrations, held by %s", WAIT, holder)
-        told = holder
-        time.sleep(POLL_INTERVAL)
-    connection.exec_driver_sql(SET_TIMEOUTS)
-    connection.commit()
-    yield
-    # After an error the connection is closed, which also unlocks.
-    connection.execute(UNLOCK, name)
 
 
 def connect(engine: Engine) -> Connection:
@@ -79,6 +61,48 @@ def connect(engine: Engine) -> Connection:
     except OperationalError as error:
         cause = " ".join(str(error.orig).split())
         sys.exit(f"{cause}. Are the passwords those of the volume? See database/README.md")
+
+
+def take_lock(connection: Connection) -> bool:
+    """Lock the table of versions until the transaction ends, or return False at once."""
+    try:
+        connection.exec_driver_sql(KEEP)
+        connection.exec_driver_sql(LOCK)
+    except (OperationalError, ProgrammingError) as error:
+        connection.rollback()
+        if isinstance(error.orig, UndefinedTable):
+            with suppress(IntegrityError):  # another process creates it at the same moment
+                connection.exec_driver_sql(CREATE)
+            connection.commit()
+            return take_lock(connection)
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+        return False
+    return True
+
+
+@contextmanager
+def migration_lock(engine: Engine) -> Iterator[None]:
+    """Wait until no other process migrates; say for whom, and give up in the end.
+
+    It polls on a connection of its own. Between statements that one has no snapshot, for which
+    CREATE INDEX CONCURRENTLY would wait.
+    """
+    end = time.monotonic() + int(WAIT)
+    told = None
+    with connect(engine) as connection:
+        while not take_lock(connection):
+            holder = connection.scalar(HOLDER) or told
+            connection.rollback()
+            if time.monotonic() > end:
+                sys.exit(f"gave up after {WAIT} s: the lock of migrations is held by {holder}")
+            if holder != told:
+                log.warning(
+                    "waiting up to %s s for the lock of migrations, held by %s", WAIT, holder
+                )
+            told = holder
+            time.sleep(POLL_INTERVAL)
+        yield
 
 
 def render_item(_kind: str, item: Any, _context: Any) -> str | Literal[False]:
@@ -112,7 +136,9 @@ def run_online(engine: Engine) -> None:
         if getattr(connection.connection.driver_connection, "is_pooled", False):
             server = f"{engine.url.host}:{engine.url.port or 5432}"
             sys.exit(f"a pooler answers at {server}: name PostgreSQL's own address in DATABASE_URL")
-        with migration_lock(connection):
+        with migration_lock(transactional):
+            connection.exec_driver_sql(SET_TIMEOUTS)
+            connection.commit()
             migrate(connection)
 
 

@@ -32,7 +32,6 @@ from database import POSTGRES
 from database import only_postgres
 from service.chassis.data.engine import make_engine
 from service.chassis.data.types import metadata
-from service.chassis.project import PROJECT
 from service.chassis.resources import idempotency
 from service.settings import Settings
 
@@ -438,14 +437,17 @@ def upgrade(wait: str = "900") -> "subprocess.Popen[str]":
     )
 
 
-LOCK = sa.text("SELECT pg_advisory_lock(hashtextextended(:name, 0))")
-LOCK_NAME = {"name": f"migrations of {PROJECT.name}"}
+CREATE_VERSIONS = "CREATE TABLE IF NOT EXISTS alembic_version (version_num varchar(32) PRIMARY KEY)"
+KEEP = "SET idle_in_transaction_session_timeout = 0"
+LOCK = f"{KEEP}; BEGIN; LOCK TABLE alembic_version IN SHARE UPDATE EXCLUSIVE MODE"
+ALL_HERE = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
 
 
 @only_postgres
 def test_a_migration_that_waits_says_for_whom_and_gives_up(fresh: Engine) -> None:
     with fresh.connect() as connection:
-        connection.execute(LOCK, LOCK_NAME)
+        connection.exec_driver_sql(CREATE_VERSIONS)
+        connection.exec_driver_sql(LOCK)
         job = upgrade(wait="1")
         output = job.communicate(timeout=30)[0]
         pid, role = connection.exec_driver_sql("SELECT pg_backend_pid(), current_user").one()
@@ -465,11 +467,11 @@ def test_a_time_to_wait_that_is_no_number_is_refused_in_a_line() -> None:
 
 @only_postgres
 def test_of_two_that_migrate_at_once_one_waits_and_finds_nothing_to_do(fresh: Engine) -> None:
-    all_here = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
-    with fresh.connect() as connection:
-        connection.execute(LOCK, LOCK_NAME)
+    with fresh.connect() as connection, fresh.connect() as watcher:
+        connection.exec_driver_sql(CREATE_VERSIONS)
+        connection.exec_driver_sql(LOCK)
         both = [upgrade(), upgrade()]
-        wait_until(lambda: connection.scalar(all_here) == 3)
+        wait_until(lambda: watcher.scalar(ALL_HERE) == 6)  # two of each
         time.sleep(1)
         assert names(fresh) == set()
     fresh.dispose()
@@ -492,3 +494,17 @@ def test_a_migration_gives_up_a_lock_before_the_requests_behind_it_do(
         assert time.monotonic() - started < 2
         connection.exec_driver_sql("ROLLBACK")
     command.downgrade(ALEMBIC, "base")
+
+
+@only_postgres
+def test_the_first_migrations_of_a_database_may_create_its_table_of_versions_at_once(
+    fresh: Engine,
+) -> None:
+    with fresh.connect() as connection:
+        connection.exec_driver_sql(f"{KEEP}; BEGIN; {CREATE_VERSIONS}")
+        job = upgrade()
+        waiting = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        wait_until(lambda: connection.scalar(waiting) == 1)
+        connection.commit()
+    assert job.communicate(timeout=30)[0].count("Running upgrade") == len(MIGRATIONS)
+    assert job.returncode == 0
