@@ -54,6 +54,7 @@ DEPENDENCIES = {
     "sqlalchemy",
     "squawk-cli",
     "types-pyyaml",
+    "urllib3",
 }
 PORTS = {f"{port}{number}" for port in ("com", "lpt") for number in range(10)}
 DEVICES = {"aux", "con", "nul", "prn", *PORTS}

@@ -1,6 +1,7 @@
 """The application, put together: one line per concern; deleting a line deletes the feature."""
 
 from service import api
+from service.chassis.client import calls
 from service.chassis.http import middleware
 from service.chassis.http import openapi
 from service.chassis.http import problems
@@ -19,6 +20,7 @@ def create_app(settings: Settings | None = None) -> Application:
     logs.init_app(app, settings)  # one JSON line per event and per request
     metrics.init_app(app)  # Prometheus metrics at /metrics
     tracing.init_app(app, settings)  # spans, where OTEL_EXPORTER_OTLP_ENDPOINT names a collector
+    calls.init_app(app, settings, app.telemetry.registry)  # calls to other services
     problems.init_app(app)  # every error as application/problem+json
     api.init_app(app)  # the routes
     openapi.init_app(app)  # the routes' document and its page

@@ -14,6 +14,7 @@ from opentelemetry.context import Context, attach, detach, set_value
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from service.chassis.deadline import DEADLINE, HEADER
 from service.chassis.lifecycle import Readiness
 from service.chassis.telemetry import Fields
 from service.chassis.telemetry import Telemetry
@@ -26,6 +27,7 @@ log = logging.getLogger("service")
 # In the WSGI environment: the template of the matched route, and the body as far as it was read.
 ROUTE = "service.route"
 BODY = "service.body"
+CALLER_WAITS = f"HTTP_{HEADER.upper().replace('-', '_')}"  # milliseconds
 
 WELL_FORMED_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -106,6 +108,8 @@ class Exchange:
             given = ids.get("trace_id") or uuid4().hex
         self._ids = {"request_id": given, **ids}
         context = set_value(REQUEST_ID, given, context)
+        if (waits := environ.get(CALLER_WAITS, "")).isdecimal():
+            context = set_value(DEADLINE, time.monotonic() + float(waits) / 1000, context)
         self._token = attach(trace.set_span_in_context(self._span, context))
 
     def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Any:

@@ -14,8 +14,9 @@ from prometheus_client import CollectorRegistry
 from werkzeug import Request
 from werkzeug import exceptions
 
+from service.chassis.deadline import time_left
 from service.chassis.http import problems
-from service.chassis.http.access import BODY, ROUTE, Access, Headers, Stream
+from service.chassis.http.access import BODY, CALLER_WAITS, ROUTE, Access, Headers, Stream
 from service.chassis.http.application import Application
 from service.chassis.http.cors import allow_origins
 from service.chassis.http.probes import Probes
@@ -88,7 +89,11 @@ class Admission:
             refusal = exceptions.ServiceUnavailable(retry_after=RETRY_AFTER)
             return problems.respond(refusal, environ, start_response)
         try:
-            body = self._app(environ, start_response)
+            if CALLER_WAITS in environ and time_left() <= 0:  # nobody would read the answer
+                overdue = exceptions.GatewayTimeout()
+                body = problems.respond(overdue, environ, start_response)
+            else:
+                body = self._app(environ, start_response)
         except BaseException:
             self._leave()
             raise

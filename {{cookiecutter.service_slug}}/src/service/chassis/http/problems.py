@@ -38,6 +38,7 @@ class Problem(BaseModel):
     instance: str = Field(description="Path of the request")
     request_id: str | MISSING = MISSING
     trace_id: str | MISSING = MISSING
+    dependency: str | MISSING = Field(MISSING, description="Name of the service that failed")
     errors: list[ProblemError] | MISSING = MISSING
 
 
@@ -76,9 +77,9 @@ def describe(error: HTTPException, environ: WSGIEnvironment) -> tuple[str, bytes
     """Return status line, body and headers of an error; from 500 up the detail is not disclosed."""
     status = error.code or 500
     path = environ["PATH_INFO"].encode("latin-1", "replace").decode("utf-8", "replace") or "/"
-    members: dict[str, Any] = {}
+    members: dict[str, Any] = dict(getattr(error, "members", {}))
     if isinstance(error, ProblemType):
-        members = {**error.members, "type": error.type, "title": error.title}
+        members |= {"type": error.type, "title": error.title}
     ids = current_ids().items()
     members |= {name: value for name, value in ids if name in Problem.model_fields}
     if isinstance(error, Invalid):

@@ -1,0 +1,1 @@
+"""Calls to other services, within limits that keep their failures from being this one's."""

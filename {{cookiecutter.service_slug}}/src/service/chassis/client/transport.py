@@ -1,0 +1,124 @@
+"""urllib3 with sockets that know the deadline, so that nobody gets more time byte by byte."""
+
+import random
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from urllib3 import HTTPHeaderDict, Retry, Timeout, connection_from_url, exceptions
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from service.chassis.client.failures import BadAnswer, BadStatus, Saturated, TimedOut, Unreachable
+from service.chassis.deadline import time_left
+
+MAX_AGE = 60  # seconds of a connection, so that new replicas get their share
+SLOT_TIMEOUT = 0.05  # seconds that a call waits for another to end
+PLAIN: Any = {
+    "retries": False,
+    "redirect": False,
+    "preload_content": False,
+    "pool_timeout": SLOT_TIMEOUT,
+}
+
+
+class Reply(NamedTuple):
+    """An answer; its headers are found by names in any case."""
+
+    status: int
+    headers: HTTPHeaderDict
+    body: bytes
+
+
+class Timed(socket.socket):
+    """A socket that waits for its timeout, but not beyond the deadline of the current work."""
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._seconds = seconds or 0
+        if (left := time_left()) <= 0:
+            raise TimeoutError("the deadline is over")
+        super().settimeout(min(self._seconds, left))
+
+    def recv_into(self, *args: Any) -> int:
+        self.settimeout(self._seconds)
+        return super().recv_into(*args)
+
+    def send(self, *args: Any) -> int:
+        self.settimeout(self._seconds)
+        return super().send(*args)
+
+
+class TimedTls(Timed, ssl.SSLSocket):
+    """The same under TLS."""
+
+
+class Connection(HTTPConnection):
+    """A connection over a timed socket, which is used again until it is too old."""
+
+    @property
+    def is_connected(self) -> bool:
+        return super().is_connected and time.monotonic() < self._end
+
+    def _new_conn(self) -> socket.socket:
+        """Connect to one of the host's addresses, in random order: its replicas share the load."""
+        self._end = time.monotonic() + MAX_AGE
+        found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
+        for *kind, _, address in random.sample(found, len(found)):
+            sock = Timed(*kind)
+            try:
+                sock.settimeout(self.timeout)
+                sock.connect(address)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return sock
+            except OSError as error:
+                sock.close()
+                failure = error
+        raise failure
+
+
+class TlsConnection(Connection, HTTPSConnection):
+    """The same under TLS."""
+
+
+class Transport:
+    """Exchanges requests and answers with one callee."""
+
+    def __init__(self, callee: str, option: Callable[[str], Any]) -> None:
+        self._callee = callee
+        self._path = option("url").path.rstrip("/")
+        self._max_size = option("max_size")
+        timeout = Timeout(connect=option("connect_timeout"), read=option("read_timeout"))
+        limits = {"timeout": timeout, "maxsize": option("concurrency"), "block": True}
+        self._pool = connection_from_url(str(option("url")), **limits)
+        self._pool.ConnectionCls = Connection
+        if self._pool.scheme == "https":
+            self._pool.ConnectionCls = TlsConnection
+            tls = self._pool.conn_kw["ssl_context"] = ssl.create_default_context()
+            tls.sslsocket_class = TimedTls
+
+    def exchange(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None
+    ) -> Reply:
+        """Send a request and read its answer whole; raise a CallFailed."""
+        try:
+            answer = self._pool.urlopen(method, self._path + path, body, headers, **PLAIN)
+            content = answer.read(self._max_size + 1, decode_content=False)
+            # The second one sees that a body was cut short.
+            if len(content) > self._max_size or answer.read(1, decode_content=False):
+                answer.close()
+                answer.release_conn()
+                raise BadAnswer(self._callee, f"answered more than {self._max_size} bytes")
+        except exceptions.EmptyPoolError as error:
+            raise Saturated(self._callee, "has too many calls in flight", 1) from error
+        except exceptions.HTTPError as error:
+            if isinstance(error, exceptions.TimeoutError) or time_left() <= 0:
+                raise TimedOut(self._callee, "did not answer in time") from error
+            raise Unreachable(self._callee, f"is not reached: {error}") from error
+        if not 200 <= answer.status < 300:
+            retry_after = None
+            with suppress(exceptions.InvalidHeader):
+                retry_after = Retry().get_retry_after(answer)
+            raise BadStatus(self._callee, answer.status, content, retry_after)
+        return Reply(answer.status, answer.headers, content)
