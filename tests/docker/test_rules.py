@@ -125,6 +125,7 @@ def test_an_alert_fires_as_fast_as_the_budget_burns(
 
 SATURATION = f"http_server_saturation_ratio{{{JOB},instance='a'}}"
 START_TIME = f"process_start_time_seconds{{{JOB},instance='a'}}"
+CALLS = f"http_client_request_duration_seconds_count{{{JOB},callee='stock',outcome="
 # One value a minute, and which minutes' values make which alert fire.
 CAUSES = [
     (SATURATION, "0x10 0.9x20 0.1x10", "Saturation", "25m", ["10m", "14m", "37m"]),
@@ -132,6 +133,10 @@ CAUSES = [
     (START_TIME, "1x5 2x2 3x2 4x30", "Restarts", "12m", ["4m", "9m", "30m"]),
     (START_TIME, "1x5 2x2 3x30", "Restarts", "", ["10m", "20m"]),
     (f"up{{{JOB},instance='b'}}", "1x40", "Down", "", ["10m", "30m"]),
+    (CALLS + "'TimedOut'}", "0x10 0+60x15 900x15", "Dependency", "25m", ["9m", "14m", "37m"]),
+    (CALLS + "'503'}", "0x10 0+60x15 900x15", "Dependency", "25m", ["9m", "14m", "37m"]),
+    (CALLS + "'404'}", "0+60x40", "Dependency", "", ["10m", "30m"]),
+    (CALLS + "'200'}", "0+60x40", "Dependency", "", ["10m", "30m"]),
 ]
 
 

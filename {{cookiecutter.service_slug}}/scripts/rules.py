@@ -28,6 +28,11 @@ BURN_RATES = (
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 BUSY = f"max(avg_over_time(http_server_saturation_ratio{{{JOB}}}[5m])) > 0.8"
 RESTARTS = f"max(changes(process_start_time_seconds{{{JOB}}}[15m])) > 2"
+CALLS = f"http_client_request_duration_seconds_count{{{JOB}"
+FAILED = f"sum by (callee) (rate({CALLS},outcome!~'[234]..'}}[5m]))"
+CALLED = f"sum by (callee) (rate({CALLS}}}[5m]))"
+DEPENDENCY = f"({FAILED} / {CALLED} or vector(0)) > 0.5"
+USELESS = "Over half of the calls to {{ $labels.callee }} fail"
 USED = f"db_client_connection_count{{{JOB}}}[5m]"  # only-if: database == "postgresql"
 SIZE = f"db_client_connection_max{{{JOB}}}"  # only-if: database == "postgresql"
 POOL = f"max(avg_over_time({USED})) > 0.8 * max({SIZE})"  # only-if: database == "postgresql"
@@ -37,6 +42,7 @@ CAUSES = (
     ("Down", f"absent(up{{{JOB}}} == 1)", "1m", "page", "No instance can be scraped"),
     ("Saturation", BUSY, "5m", "ticket", "Requests take or want over 80 % of an instance's slots"),
     ("Restarts", RESTARTS, "0s", "ticket", "An instance restarted more than twice in 15 minutes"),
+    ("Dependency", DEPENDENCY, "5m", "ticket", USELESS),
     ("PoolExhaustion", POOL, "5m", "ticket", IN_USE),  # only-if: database == "postgresql"
 )
 

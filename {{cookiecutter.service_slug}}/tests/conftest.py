@@ -23,6 +23,7 @@ from service.chassis.telemetry.logs import LineHandler
 from service.settings import Settings
 
 pytest_plugins = [
+    "callee",
     "database",  # only-if: database == "postgresql"
     "lab",
 ]
@@ -35,6 +36,8 @@ def _process_state_ends_with_its_test(monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
     attach(Context())
+    for name in Settings.callees():  # no test calls a real one
+        monkeypatch.setenv(f"{name.upper()}_URL", "http://127.0.0.1:9")
     yield
     root = logging.getLogger()
     root.handlers = [handler for handler in root.handlers if not isinstance(handler, LineHandler)]

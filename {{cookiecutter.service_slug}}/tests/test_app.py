@@ -73,6 +73,15 @@ def ids(app: Application, _capture: Capture) -> bool:
     return "X-Request-ID" in ask(app, "/none").headers
 
 
+def calling(app: Application, _capture: Capture) -> bool:
+    return "clients" in app.extensions
+
+
+def deadline(app: Application, _capture: Capture) -> bool:
+    late = {"X-Envoy-Expected-Rq-Timeout-Ms": "0"}
+    return ask(app, "/none", headers=late).status_code == 504
+
+
 def cors(app: Application, _capture: Capture) -> bool:
     answer = ask(app, "/none", headers={"Origin": "https://front.example"})
     return "Access-Control-Allow-Origin" in answer.headers
@@ -116,6 +125,8 @@ FEATURES: dict[str, Feature] = {
         routes,
         document,
         connections,  # only-if: database == "postgresql"
+        calling,
+        deadline,
         probes,
         ids,
         cors,
@@ -136,6 +147,7 @@ CHAIN = {
     "containment",
     "environment",
     "cors",
+    "deadline",
     "ids",
     "probes",
 }
@@ -145,6 +157,7 @@ LOST_FROM_APP = {
     "logs": {"logs"},
     "metrics": {"metrics"},
     "tracing": {"traces"},
+    "calls": {"calling"},
     "problems": {"problems"},
     "api": {"routes"},
     "openapi": {"document"},
@@ -156,9 +169,9 @@ LOST_FROM_CHAIN = {
     "BodyTimeout": {"body_timeout"},
     "refuse_leading_slashes": {"one_path"},
     "Containment": {"containment"},
-    "Admission": {"admission"},
+    "Admission": {"admission", "deadline"},
     "allow_origins": {"cors"},
-    "Access": {"ids"} | RECORDS,
+    "Access": {"deadline", "ids"} | RECORDS,
     "hide_process_environment": {"environment"},
     "Probes": {"probes", "metrics"},
 }

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import yaml
 from flask.testing import FlaskClient
 from packaging.requirements import Requirement
 from packaging.version import Version
+from pydantic import HttpUrl
 from pydantic.fields import FieldInfo
 from support import ROOT
 from support import found
@@ -25,6 +27,11 @@ from support import named_numbers
 from support import text
 
 from service.app import create_app
+from service.chassis.client import calls
+from service.chassis.client import limits
+from service.chassis.client import transport
+from service.chassis.client.failures import CallFailed
+from service.chassis.client.settings import CalleeUrl
 from service.chassis.project import PROJECT
 from service.chassis.server import granian
 from service.chassis.server.settings import BODY_FACTOR
@@ -172,8 +179,14 @@ def test_a_number_that_the_readme_names_is_that_of_the_code() -> None:
     numbers = {
         "BODY_FACTOR": BODY_FACTOR,
         "KEEP_ALIVE": granian.KEEP_ALIVE / 1000,
+        "MAX_AGE": transport.MAX_AGE,
         "MAX_CONNECTIONS": granian.MAX_CONNECTIONS,
         "MAX_HEAD": granian.MAX_HEAD,
+        "MAX_RETRIES": calls.MAX_RETRIES,
+        "MIN_RESULTS": limits.MIN_RESULTS,
+        "PAUSE": limits.PAUSE,
+        "RETRY_RATIO": limits.RETRY_RATIO * 100,
+        "WINDOW": limits.WINDOW,
         "stop_grace_period": float(compose()["stop_grace_period"].removesuffix("s")),
     }
     assert {name: numbers[name] for name in named} == named
@@ -451,15 +464,26 @@ def test_every_alert_leads_to_a_section_of_the_runbook() -> None:
     assert set(re.findall(r"\]\((#\w+)\)", text("RUNBOOK.md"))) <= sections
 
 
+class Calling(Settings):
+    """The settings of a service that calls one, which is away."""
+
+    stock_url: CalleeUrl = HttpUrl("http://127.0.0.1:9")
+
+
 @pytest.mark.parametrize("name", ["rules.yaml", "RUNBOOK.md"])
 def test_every_metric_that_a_rule_or_the_runbook_names_is_scraped(name: str) -> None:
     traced = {
         "otel_exporter_otlp_endpoint": "http://127.0.0.1:9",
         "otel_traces_sampler": "always_off",
     }
-    client = create_app(Settings.model_validate(traced)).test_client()
+    app = create_app(Calling.model_validate(traced))
+    with app.app_context(), suppress(CallFailed):
+        calls.client("stock").send("GET", "/")
+    client = app.test_client()
     client.get("/openapi.json")
     series = re.findall(r"^([a-z_]+)[ {]", client.get("/metrics").text, re.MULTILINE)
-    named = re.findall(r"\b((?:db_client|http_server|process|trace_spans)_\w+)", text(name))
+    named = re.findall(
+        r"\b((?:db_client|http_client|http_server|process|trace_spans)_\w+)", text(name)
+    )
     assert named
     assert [metric for metric in named if metric not in series] == []

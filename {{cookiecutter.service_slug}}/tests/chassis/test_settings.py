@@ -128,6 +128,11 @@ WRONG = {
     "LOG_LEVEL": ["verbose"],
     "LOG_FORMAT": ["xml"],
     "SLOW_REQUEST": ["0", "nan"],
+    "CALL_TIMEOUT": ["0", "nan", "2s"],
+    "CALL_CONNECT_TIMEOUT": ["0", "301"],
+    "CALL_READ_TIMEOUT": ["0", "inf"],
+    "CALL_MAX_SIZE": ["0", "1MB"],
+    "CALL_CONCURRENCY": ["0", "1.5"],
     "DATABASE_URL": WRONG_URLS,  # only-if: database == "postgresql"
     "DATABASE_PASSWORD": [],  # only-if: database == "postgresql"
     "DATABASE_TIMEOUT": ["0", "601", "nan"],  # only-if: database == "postgresql"

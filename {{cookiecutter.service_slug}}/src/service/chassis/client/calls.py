@@ -34,6 +34,7 @@ MAX_RETRIES = 2
 BACK_OFF = 0.1  # seconds, at most, before the first retry; twice that before the second
 FAIR_TIME = 0.05  # seconds; a failure within less says nothing of the callee
 IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
+LABELS = ("callee", "http_request_method", "outcome")
 
 
 class Options(TypedDict, total=False):
@@ -48,30 +49,20 @@ class Metrics:
     """What Prometheus sees of all calls."""
 
     def __init__(self, registry: CollectorRegistry | None) -> None:
-        labels = ("callee",)
-        self.duration = Histogram(
-            "http_client_request_duration_seconds",
-            "Time of an attempt.",
-            ("callee", "http_request_method", "outcome"),
-            buckets=BUCKETS,
-            registry=registry,
-        )
-        self.active = Gauge(
-            "http_client_active_requests", "Calls in flight.", labels, registry=registry
-        )
-        self.retries = Counter(
-            "http_client_retries", "Second and third attempts.", labels, registry=registry
-        )
-        self.is_open = Gauge(
-            "http_client_breaker_open", "1 while calls are refused.", labels, registry=registry
-        )
+        make = partial(Histogram, labelnames=LABELS, buckets=BUCKETS, registry=registry)
+        self.duration = make("http_client_request_duration_seconds", "Time of an attempt.")
+        count = partial(Counter, labelnames=LABELS[:1], registry=registry)
+        self.retries = count("http_client_retries", "Attempts after a call's first one.")
+        show = partial(Gauge, labelnames=LABELS[:1], registry=registry)
+        self.active = show("http_client_active_requests", "Attempts under way.")
+        self.is_open = show("http_client_breaker_open", "1 while calls are refused.")
 
 
 class Client:
     """Calls one service; all threads of a process share it."""
 
     def __init__(self, callee: str, settings: ClientSettings, metrics: Metrics) -> None:
-        from service.chassis.client.transport import Transport  # which only callers need
+        from service.chassis.client.transport import Transport  # urllib3, which only callers need
 
         option = partial(settings.of, callee)
         self._callee = callee
@@ -93,11 +84,11 @@ class Client:
         return self.call("GET", path, answer, **options)
 
     def post(self, path: str, answer: type[T], **options: Unpack[Options]) -> T:
-        """Hand something in, only with an Idempotency-Key more than once; see `call`."""
+        """Hand something in, more than once only with an Idempotency-Key; see `call`."""
         return self.call("POST", path, answer, **options)
 
     def call(self, method: str, path: str, answer: type[T], **options: Unpack[Options]) -> T:
-        """Return an answer, read strictly but for unknown fields, which it may have; or raise."""
+        """Return an answer, read strictly but for fields that it has beside the expected; raise."""
         body = self.send(method, path, **options).body
         try:
             read: T = self._adapter(answer).validate_json(body, strict=True, extra="ignore")
@@ -107,14 +98,14 @@ class Client:
         return read
 
     def send(self, method: str, path: str, **options: Unpack[Options]) -> "Reply":
-        """Return the answer, whose status is 2xx, as it came; or raise CallFailed."""
+        """Return the answer, whose status is 2xx, as it came; or raise a CallFailed."""
         headers = self._headers | dict(options.get("headers", {}))
         body = to_json(options["body"]) if "body" in options else None
         if body is not None:
             headers["Content-Type"] = "application/json"
         if "query" in options:
             path += f"?{urlencode(options['query'], doseq=True)}"
-        may_repeat = method in IDEMPOTENT or "Idempotency-Key" in headers
+        may_repeat = method in IDEMPOTENT or "Idempotency-Key" in map(str.title, headers)
         self._budget.earn()
         retries = 0
         with time_limit(self._timeout):
@@ -132,41 +123,37 @@ class Client:
                 self._retries.inc()
                 time.sleep(pause)
 
-    def _attempt(self, method: str, path: str, *content: Any) -> "Reply":
-        """Send a request if the breaker lets it; record how that ends."""
+    def _attempt(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None
+    ) -> "Reply":
+        """Send a request, if the breaker lets it, as a span; record how it ends."""
         started = time.perf_counter()
         seconds = time_left()
+        headers = headers | {HEADER: str(math.ceil(seconds * 1000))}
+        if request_id := get_value(REQUEST_ID):
+            headers["X-Request-ID"] = str(request_id)
+        attributes = {"http.request.method": method, "server.address": self._callee}
         turn = -1
         is_well: bool | None = None
         outcome = "error"
-        try:
-            turn = self._breaker.admit(seconds)
-            reply = self._exchange(method, path, *content)
-            is_well = True
-            outcome = str(reply.status)
-            return reply
-        except CallFailed as failure:
-            is_well = failure.is_well if seconds >= FAIR_TIME else None
-            outcome = failure.outcome
-            raise
-        finally:
-            self._breaker.record(turn, is_well)
-            child = self._duration.labels(self._callee, method, outcome)
-            child.observe(time.perf_counter() - started)
-
-    def _exchange(
-        self, method: str, path: str, headers: dict[str, str], body: bytes | None
-    ) -> "Reply":
-        """Send a request as a span of its own, with the ids and the time of the current work."""
-        attributes = {"http.request.method": method, "server.address": self._callee}
         with tracing.span(method, "client", attributes) as span, self._active.track_inprogress():
-            headers = headers | {HEADER: str(math.ceil(time_left() * 1000))}
-            if request_id := get_value(REQUEST_ID):
-                headers["X-Request-ID"] = str(request_id)
-            propagate.inject(headers)
-            reply = self._transport.exchange(method, path, headers, body)
-            span.set_attribute("http.response.status_code", reply.status)
-            return reply
+            try:
+                turn = self._breaker.admit(seconds)
+                propagate.inject(headers)
+                reply = self._transport.exchange(method, path, headers, body)
+                is_well = True
+                outcome = str(reply.status)
+                return reply
+            except CallFailed as failure:
+                is_well = failure.is_well if seconds >= FAIR_TIME else None
+                outcome = failure.outcome
+                raise
+            finally:
+                self._breaker.record(turn, is_well)
+                child = self._duration.labels(self._callee, method, outcome)
+                child.observe(time.perf_counter() - started)
+                if outcome.isdecimal():
+                    span.set_attribute("http.response.status_code", int(outcome))
 
 
 def make_clients(

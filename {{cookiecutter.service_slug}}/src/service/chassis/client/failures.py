@@ -8,7 +8,7 @@ from werkzeug.exceptions import ServiceUnavailable
 class CallFailed(ServiceUnavailable):
     """Base of all failures; after `retry_after` seconds, if it has any, a call may succeed."""
 
-    is_well: bool | None = None  # the callee; only if not, another attempt is of use
+    is_well: bool | None = None  # the callee; only where it is not, another attempt is of use
 
     def __init__(self, callee: str, reason: str, retry_after: float | None = None) -> None:
         self.pause = math.ceil(retry_after or 0)

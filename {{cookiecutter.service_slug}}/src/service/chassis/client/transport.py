@@ -15,17 +15,16 @@ from service.chassis.client.failures import BadAnswer, BadStatus, Saturated, Tim
 from service.chassis.deadline import time_left
 
 MAX_AGE = 60  # seconds of a connection, so that new replicas get their share
-SLOT_TIMEOUT = 0.05  # seconds that a call waits for another to end
-PLAIN: Any = {
+OPTIONS: dict[str, Any] = {
     "retries": False,
     "redirect": False,
     "preload_content": False,
-    "pool_timeout": SLOT_TIMEOUT,
+    "pool_timeout": 0.05,  # seconds that a call waits for another to end
 }
 
 
 class Reply(NamedTuple):
-    """An answer; its headers are found by names in any case."""
+    """An answer as it came; its headers are found by names in any case."""
 
     status: int
     headers: HTTPHeaderDict
@@ -37,7 +36,8 @@ class Timed(socket.socket):
 
     def settimeout(self, seconds: float | None) -> None:
         self._seconds = seconds or 0
-        if (left := time_left()) <= 0:
+        left = time_left()
+        if left <= 0:
             raise TimeoutError("the deadline is over")
         super().settimeout(min(self._seconds, left))
 
@@ -59,14 +59,15 @@ class Connection(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
+        """Return whether it can be used again."""
         return super().is_connected and time.monotonic() < self._end
 
     def _new_conn(self) -> socket.socket:
         """Connect to one of the host's addresses, in random order: its replicas share the load."""
         self._end = time.monotonic() + MAX_AGE
         found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
-        for *kind, _, address in random.sample(found, len(found)):
-            sock = Timed(*kind)
+        for family, kind, protocol, _, address in random.sample(found, len(found)):
+            sock = Timed(family, kind, protocol)
             try:
                 sock.settimeout(self.timeout)
                 sock.connect(address)
@@ -83,7 +84,7 @@ class TlsConnection(Connection, HTTPSConnection):
 
 
 class Transport:
-    """Exchanges requests and answers with one callee."""
+    """Exchanges requests and answers with one callee; its pool of connections caps the calls."""
 
     def __init__(self, callee: str, option: Callable[[str], Any]) -> None:
         self._callee = callee
@@ -103,7 +104,7 @@ class Transport:
     ) -> Reply:
         """Send a request and read its answer whole; raise a CallFailed."""
         try:
-            answer = self._pool.urlopen(method, self._path + path, body, headers, **PLAIN)
+            answer = self._pool.urlopen(method, self._path + path, body, headers, **OPTIONS)
             content = answer.read(self._max_size + 1, decode_content=False)
             # The second one sees that a body was cut short.
             if len(content) > self._max_size or answer.read(1, decode_content=False):
@@ -115,7 +116,7 @@ class Transport:
         except exceptions.HTTPError as error:
             if isinstance(error, exceptions.TimeoutError) or time_left() <= 0:
                 raise TimedOut(self._callee, "did not answer in time") from error
-            raise Unreachable(self._callee, f"is not reached: {error}") from error
+            raise Unreachable(self._callee, f"cannot be reached: {error}") from error
         if not 200 <= answer.status < 300:
             retry_after = None
             with suppress(exceptions.InvalidHeader):
