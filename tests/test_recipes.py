@@ -12,7 +12,7 @@ from tests.recipes import put
 
 pytestmark = pytest.mark.slow
 
-TESTS = ("api", "clients", "jobs", "test_consistency.py", "test_app.py", "chassis/test_settings.py")
+TESTS = ("api", "jobs", "test_consistency.py", "test_app.py", "chassis/test_settings.py")
 
 
 def follow(service: Path) -> None:

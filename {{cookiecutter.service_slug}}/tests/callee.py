@@ -28,6 +28,7 @@ class Connection(socketserver.StreamRequestHandler):
     """One connection of a client."""
 
     server: "Callee"
+    received: Received
 
     def handle(self) -> None:
         """Answer requests until the behaviour, or the client, has enough."""
@@ -38,7 +39,8 @@ class Connection(socketserver.StreamRequestHandler):
                 head = b"".join(iter(self.rfile.readline, b"\r\n"))
                 headers = BytesParser().parsebytes(head)
                 body = self.rfile.read(int(headers.get("Content-Length", 0)))
-                self.server.requests.append(Received(method, path, headers, body))
+                self.received = Received(method, path, headers, body)
+                self.server.requests.append(self.received)
                 if self.server.behave(self) is False:
                     return
 
@@ -113,6 +115,10 @@ class Callee(socketserver.ThreadingTCPServer):
     def handle_error(self, *_: object) -> None:
         """Say nothing: clients break off on purpose."""
 
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        self.stop()
+
     def stop(self) -> None:
         """Let go of the port and of all connections."""
         self.stopped.set()
@@ -129,4 +135,3 @@ def callee() -> Iterator[Callee]:
     """A service that answers."""
     with Callee() as server:
         yield server
-        server.stop()

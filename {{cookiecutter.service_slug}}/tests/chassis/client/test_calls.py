@@ -217,7 +217,6 @@ def slow(request: pytest.FixtureRequest, tls: Any) -> Iterator[Callee]:
     """A callee that may speak TLS."""
     with Callee(tls=tls if request.param == "tls" else None) as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture
@@ -471,7 +470,6 @@ def test_a_callee_that_has_restarted_is_called_once(connect: Connect, method: st
     with Callee(port=first.port) as second:
         assert client.call(method, "/things", Thing).name == "a"
         assert len(second.requests) == 1
-        second.stop()
 
 
 def test_a_connection_that_closes_under_a_call_is_tried_again_if_that_is_safe(
@@ -519,10 +517,9 @@ def test_a_callee_is_found_where_it_has_moved_to(
     client = connect(f"http://stock:{first.port}")
     client.get("/things", Thing)
     first.stop()
-    with Callee(port=first.port, address="127.0.0.2") as second:
+    with Callee(port=first.port, address="127.0.0.2"):
         place[0] = "127.0.0.2"
         assert client.call("POST", "/things", Thing).name == "a"
-        second.stop()
 
 
 def test_the_proxies_of_the_environment_are_not_asked(

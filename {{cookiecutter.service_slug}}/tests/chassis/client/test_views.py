@@ -104,6 +104,7 @@ def test_a_view_returns_what_another_service_answers(client: FlaskClient) -> Non
 FAILURES: dict[str, tuple[Callable[[Connection], object], int]] = {
     "a problem of its own": (lambda one: one.send(500, b'{"detail": "secret"}'), 503),
     "not found": (lambda one: one.send(404, b"secret"), 503),
+    "late itself": (lambda one: one.send(504, b"secret"), 504),
     "unavailable": (lambda one: one.send(503, b"secret"), 503),
     "of another form": (lambda one: one.send(200, b'{"secret": 1}'), 503),
     "none": (Connection.reset, 503),

@@ -49,6 +49,7 @@ class BadStatus(CallFailed):
 
     def __init__(self, callee: str, status: int, body: bytes, retry_after: float | None) -> None:
         super().__init__(callee, f"answered {status}", retry_after)
+        self.code = TimedOut.code if status == TimedOut.code else CallFailed.code
         self.status = status
         self.body = body
         self.outcome = str(status)
