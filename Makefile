@@ -34,6 +34,7 @@ lint: $(VENV)/ready ## Style, format and types of the template's own Python
 bench: build/service/ready ## Measure the chassis beside bare Flask, layer by layer (with wrk also on the server)
 	build/service/bin/python benchmarks/chassis.py
 	build/service/bin/python benchmarks/admission.py
+	build/service/bin/python benchmarks/client.py
 	build/service/bin/python benchmarks/database.py
 	rm -rf build/bench
 	$(BIN)/cookiecutter --no-input --default-config --output-dir build/bench .

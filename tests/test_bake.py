@@ -41,7 +41,7 @@ ODD_TEXTS = {
     "service_slug": "a" * 40,
 }
 # At most so many files, and lines of Python under src/ that are not blank.
-SIZE_LIMITS = {"none": (78, 2800), "postgresql": (113, 3710)}
+SIZE_LIMITS = {"none": (90, 3225), "postgresql": (125, 4135)}
 OWNERS_LINE_LIMIT = 260  # in the default service, of what its owner edits
 RUFF = (sys.executable, "-m", "ruff")
 

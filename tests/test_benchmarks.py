@@ -35,6 +35,14 @@ memory.main()
 print('layers', *memory.SERVED, sep='\\n')
 """
 
+CLIENT = """
+import client
+client.BLOCKS = 5
+client.CALLS = 3
+client.main()
+print('layers', *client.CALLERS, sep='\\n')
+"""
+
 ADMISSION = """
 import sys, admission
 admission.SECONDS = 0.3
@@ -63,6 +71,11 @@ def measured(python: Path, code: str, *arguments: str) -> tuple[list[str], list[
 def test_the_cost_of_each_layer_is_printed(service_python: Path) -> None:
     rows, layers = measured(service_python, CHASSIS)
     assert rows == layers
+
+
+def test_the_cost_of_a_call_is_printed(service_python: Path) -> None:
+    rows, callers = measured(service_python, CLIENT)
+    assert rows == callers
 
 
 def test_what_callers_get_under_overload_is_printed(service_python: Path) -> None:
