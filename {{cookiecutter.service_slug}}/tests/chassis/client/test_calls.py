@@ -296,11 +296,31 @@ class full_backlog:  # noqa: N801 it is used like a function
             one.close()
 
 
-def test_a_body_that_nobody_reads_gets_no_more_time(connect: Connect) -> None:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_callee_that_reads_slowly_gets_no_more_time(
+    connect: Connect, tls: ssl.SSLContext, scheme: str
+) -> None:
+    ended = threading.Event()
+
+    def read_slowly() -> None:
+        connection, _ = server.accept()
+        with suppress(OSError):
+            if scheme == "https":
+                connection = tls.wrap_socket(connection, server_side=True)
+            while connection.recv(10_000) and not ended.wait(0.05):
+                pass
+        connection.close()
+
     with socket.create_server(("127.0.0.1", 0)) as server:
-        client = connect(f"http://127.0.0.1:{server.getsockname()[1]}", call_timeout=0.4)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 10_000)
+        reader = threading.Thread(target=read_slowly)
+        reader.start()
+        url = f"{scheme}://localhost:{server.getsockname()[1]}"
+        client = connect(url, call_timeout=1, call_connect_timeout=1)
         _, seconds = fail(client, TimedOut, body={"text": "x" * 30_000_000})
-    assert seconds < 3
+        ended.set()
+        reader.join()
+    assert seconds < 4
 
 
 def test_a_call_without_time_left_sends_nothing(callee: Callee, connect: Connect) -> None:

@@ -55,11 +55,11 @@ class Breaker:
     def admit(self, seconds: float) -> int:
         """Let a call through that takes at most so long; return its turn, or raise BreakerOpen."""
         with self._lock:
-            wait = self._next_probe - self._clock()
-            if self.is_open and wait > 0:
-                raise BreakerOpen(self._callee, "fails too often", wait)
+            now = self._clock()
+            if self.is_open and now < self._next_probe:
+                raise BreakerOpen(self._callee, "fails too often", self._next_probe - now)
             if self.is_open:
-                self._next_probe += seconds - wait  # a probe may never return
+                self._next_probe = now + seconds  # a probe may never return
                 self._turn += 1
             return self._turn
 

@@ -17,7 +17,6 @@ from service.chassis.deadline import time_left
 MAX_AGE = 60  # seconds of a connection, so that new replicas get their share
 OPTIONS: dict[str, Any] = {
     "retries": False,
-    "redirect": False,
     "preload_content": False,
     "pool_timeout": 0.05,  # seconds that a call waits for another to end
 }
@@ -32,7 +31,10 @@ class Reply(NamedTuple):
 
 
 class Timed(socket.socket):
-    """A socket that waits for its timeout, but not beyond the deadline of the current work."""
+    """A socket that waits for its timeout, but not beyond the deadline of the current work.
+
+    A whole request is sent within one timeout; only answers are received in parts.
+    """
 
     def settimeout(self, seconds: float | None) -> None:
         self._seconds = seconds or 0
@@ -44,10 +46,6 @@ class Timed(socket.socket):
     def recv_into(self, *args: Any) -> int:
         self.settimeout(self._seconds)
         return super().recv_into(*args)
-
-    def send(self, *args: Any) -> int:
-        self.settimeout(self._seconds)
-        return super().send(*args)
 
 
 class TimedTls(Timed, ssl.SSLSocket):
