@@ -16,7 +16,7 @@ demo: $(DEMO) ## Bake a service with the defaults and serve it on http://localho
 	@echo "Serving $(DEMO): see http://localhost:$${PORT:-5000}/docs/    (Ctrl-C stops it; make clean removes it)"
 	@$(MAKE) --no-print-directory -C $(DEMO) run
 
-test: $(VENV)/ready build/service/ready build/extensions/ready ## Run all tests; those of the image need a Docker engine (ARGS="-k slug" for some)
+test: $(VENV)/ready build/service/ready build/generator/ready build/extensions/ready ## Run all tests; those of the image need a Docker engine (ARGS="-k slug" for some)
 	@status=0; \
 	if docker info >/dev/null 2>&1; then $(BIN)/python -m pytest -m docker --numprocesses 3 --dist loadfile $(ARGS) || [ $$? = 5 ] || status=1; \
 	elif [ "$$CI" = true ]; then echo "No Docker engine answers, and CI has to run tests/docker: start one" >&2; exit 1; \
@@ -66,7 +66,11 @@ $(VENV)/ready: requirements-dev.txt
 build/service/ready: $(VENV)/ready $(SERVICE)/requirements-dev.txt
 	$(call locked,build/service,--requirement "$(SERVICE)/requirements-dev.txt")
 
-# The same with extensions of Flask, for tests/habits.
+# What a service's `make client` installs.
+build/generator/ready: $(VENV)/ready $(SERVICE)/scripts/contracts/requirements.txt
+	$(call locked,build/generator,--requirement "$(SERVICE)/scripts/contracts/requirements.txt")
+
+# The service's with extensions of Flask, for tests/habits.
 build/extensions/ready: $(VENV)/ready $(SERVICE)/requirements-dev.txt tests/habits/requirements.txt
 	$(call locked,build/extensions,--requirement "$(SERVICE)/requirements-dev.txt" --requirement tests/habits/requirements.txt)
 
