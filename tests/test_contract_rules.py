@@ -13,6 +13,7 @@ from tests.conftest import FOLDER
 
 Json = dict[str, Any]
 
+
 def tree(name: str, **more: Any) -> Json:
     """A schema within itself."""
     itself = {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
@@ -127,6 +128,8 @@ SAME: list[tuple[Any, Any]] = [
     (True, {}),
     ({"required": ["b", "a"]}, {"required": ["a", "b"]}),
 ]
+
+
 def document(operation: Json, **more: Any) -> Json:
     """A document of one operation."""
     schemas = {"Tree": tree("Tree"), "SameTree": tree("SameTree"), "Word": TEXT}
@@ -206,7 +209,8 @@ def test_what_is_only_said_otherwise_breaks_nothing(
 
 BOTH: Json = {"/a": {"get": {}, "post": {}}}
 SCHEMA = {"schema": TEXT}
-OK = {"200": {}}
+OK: Json = {"200": {}}
+LINKED: Json = {"links": {}}
 QUERY = {"name": "q", "in": "query", "schema": TEXT}
 HEADER = {"name": "X-Own", "in": "header", "schema": TEXT}
 PATH = {"name": "id", "in": "path", "required": True, "schema": TEXT}
@@ -279,7 +283,11 @@ DOCUMENTS_BOTH_WAYS: list[tuple[str, Json, Json]] = [
     ("not understood", document({"callbacks": {"a": {}}}), document({})),
     ("not understood", document({}), document({}, webhooks={"a": {}})),
     ("not understood", parameters(QUERY), parameters({**QUERY, "explode": False})),
-    ("not understood", document({"responses": OK}), document({"responses": {"200": {"links": {}}}})),
+    (
+        "not understood",
+        document({"responses": OK}),
+        document({"responses": {"200": {"links": {}}}}),
+    ),
     (
         "not understood",
         document({}),

@@ -3,6 +3,7 @@
 Of the README only commands and tables are compared, where they are; its text is yours.
 """
 
+import hashlib
 import os
 import re
 import subprocess
@@ -288,12 +289,15 @@ def test_the_makefile_reads_the_version_of_the_project() -> None:
     assert found(r'^version = "(.*)"$', "pyproject.toml") == PROJECT.version
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-dev.txt", "scripts/contracts/requirements.txt"]
+)
 def test_the_lock_pins_every_dependency_within_its_range(name: str) -> None:
     locked = pins(name)
-    wanted = project()["project"]["dependencies"] + (
-        project()["dependency-groups"]["dev"] if "dev" in name else []
-    )
+    groups = project()["dependency-groups"]
+    runtime = project()["project"]["dependencies"]
+    wanted = groups["generator"] if "contracts" in name else runtime
+    wanted += groups["dev"] if "dev" in name else []
     unfit = [
         str(need)
         for need in requirements(wanted)
@@ -409,6 +413,13 @@ def test_the_manifest_names_the_constant_that_bounds_its_objective() -> None:
 )
 def test_every_file_that_a_file_names_exists(name: str) -> None:
     assert missing_files(name) == set()
+
+
+def test_a_client_is_made_of_the_contract_that_lies_here() -> None:
+    for contract in ROOT.glob("contracts/*.json"):
+        module = f"src/service/clients/{contract.stem.replace('-', '_')}.py"
+        digest = hashlib.sha256(contract.read_bytes()).hexdigest()
+        assert f"sha256 {digest}" in text(module), f"make client renews {module}"
 
 
 def test_the_histogram_has_a_bound_where_the_objective_has_one() -> None:

@@ -162,12 +162,10 @@ def _parameters(document: Json, operation: Operation) -> list[Parameter]:
 
 
 def _body(document: Json, operation: Operation, models: Models, name: str) -> str | None:
-    body = resolve(document, operation.document.get("requestBody") or {})
-    schema = _json_schema(body.get("content", {}))
+    schema = _json_schema(_content(document, operation.document.get("requestBody")))
     if schema is None:
         return None
-    kind = models.type_of(schema, f"{name}_body", is_sent=True)
-    return kind if body.get("required") else f"{kind} | None"
+    return models.type_of(schema, f"{name}_body", is_sent=True)
 
 
 def _answer(document: Json, operation: Operation, models: Models, name: str) -> str | None:

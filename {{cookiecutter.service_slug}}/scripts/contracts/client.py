@@ -61,7 +61,10 @@ class Callee:
         """Return what of the contract breaks the calls that were made by the copy of an older."""
         if not (ROOT / self.copy).exists():
             return []
-        before: Json = json.loads(read(self.copy))
+        try:
+            before: Json = json.loads(read(self.copy))
+        except ValueError as error:
+            raise UnreadableError(f"{self.copy} is no JSON: take it from git") from error
         called = called_operations(before, ROOT / SOURCE, ROOT / self.path)
         return breaking_changes(before, self.document, called)
 
@@ -96,16 +99,8 @@ def read(path: Path) -> str:
 def tidy(path: Path, source: str) -> str:
     """Return Python in the project's style; raise UnreadableError where it cannot be."""
     for command in ("format", "check --fix --unsafe-fixes --output-format concise", "format"):
-        ruff = (
-            sys.executable,
-            "-m",
-            "ruff",
-            *command.split(),
-            "--quiet",
-            "--stdin-filename",
-            str(path),
-            "-",
-        )
+        ruff = [sys.executable, "-m", "ruff", *command.split(), "--quiet"]
+        ruff += ["--stdin-filename", str(path), "-"]
         done = subprocess.run(  # noqa: S603 the command is ours
             ruff, input=source, capture_output=True, text=True, check=False, cwd=ROOT
         )

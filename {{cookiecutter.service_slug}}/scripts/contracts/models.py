@@ -4,7 +4,6 @@ import ast
 import json
 import re
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -120,21 +119,23 @@ def generate(schemas: Json) -> str:
         return ""
     info = {"title": "models", "version": "1"}
     document = {"openapi": "3.1.0", "info": info, "paths": {}, "components": {"schemas": schemas}}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "models.json")
-        path.write_text(json.dumps(document), encoding="utf-8")
-        source = _run(path)
-        if " alias=" in source or "(alias=" in source:
-            source = _run(path, BY_NAME)
+    source = _run(json.dumps(document))
+    if re.search(r"\balias=", source):
+        source = _run(json.dumps(document), BY_NAME)
     made = {node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
     if missing := schemas.keys() - made:
         raise UnreadableError(f"no model was made of {', '.join(sorted(missing))}")
     return re.sub(r"^#.*\n", "", source, flags=re.MULTILINE)
 
 
-def _run(path: Path, *more: str) -> str:
-    command = (str(GENERATOR), "--input", str(path), *OPTIONS, *more)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+def _run(document: str, *more: str) -> str:
+    done = subprocess.run(  # noqa: S603 the command is ours
+        (str(GENERATOR), *OPTIONS, *more),
+        input=document,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise UnreadableError(f"datamodel-codegen makes no models of it: {lines[-1]}")

@@ -22,10 +22,10 @@ USED = {
     "UUID",
     "Union",
     "answer",
+    "answer_type",
     "body",
     "client",
     "date",
-    "kind",
     "wire",
 }
 SCALARS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}

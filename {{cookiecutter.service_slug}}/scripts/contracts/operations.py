@@ -45,7 +45,7 @@ def operations(document: Json) -> Iterator[Operation]:
     for path, item in document.get("paths", {}).items():
         whole = resolve(document, item)
         shared = {key: value for key, value in whole.items() if key not in METHODS}
-        for method in [method for method in METHODS if method in whole]:
+        for method in [key for key in whole if key in METHODS]:
             own = whole[method]
             several = [*shared.get("parameters", ()), *own.get("parameters", ())]
             parameters = [resolve(document, one) for one in several]

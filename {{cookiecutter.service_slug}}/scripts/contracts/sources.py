@@ -75,7 +75,9 @@ def _download(url: str) -> str:
 
 
 def _name_beside(path: Path) -> str:
-    """Return the name in the service.yaml beside a contract."""
+    """Return the name in the service.yaml beside a service's own contract."""
+    if path.name != "openapi.json":
+        return ""
     manifest = path.parent / "service.yaml"
     try:
         said: Any = yaml.safe_load(manifest.read_text("utf-8"))

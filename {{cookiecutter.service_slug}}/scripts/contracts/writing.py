@@ -56,8 +56,8 @@ def write_function(call: Call, module: str) -> str:
         return f"{start}    return client({module!r}).call({arguments}, {call.answer}{rest})\n"
     # No type checker takes these for a type[T].
     return (
-        f"{start}    kind: Any = {call.answer}\n"
-        f"    answer: {call.answer} = client({module!r}).call({arguments}, kind{rest})\n"
+        f"{start}    answer_type: Any = {call.answer}\n"
+        f"    answer: {call.answer} = client({module!r}).call({arguments}, answer_type{rest})\n"
         "    return answer\n"
     )
 
@@ -71,7 +71,7 @@ def _signature(call: Call) -> str:
     others = [one for one in call.parameters if one.place != "path"]
     parts = [f"{one.name}: {one.type}" for one in own]
     if call.body:
-        parts.append(f"body: {call.body}{' = None' if call.body.endswith('| None') else ''}")
+        parts.append(f"body: {call.body}")
     if others:
         parts.append("*")
     return ", ".join([*parts, *map(_keyword, others)])
