@@ -70,10 +70,12 @@ def commit(folder: Path, message: str = "A commit") -> Path:
 def installed(baked: Path, service_python: Path, folder: Path) -> Path:
     """Return a copy under a path with a space, committed, whose tools are installed."""
     service = Path(shutil.copytree(baked, folder / "my service"))
-    (service / ".venv").mkdir()
-    for name in ("bin", "lib", "pyvenv.cfg"):
-        (service / ".venv" / name).symlink_to(service_python.parents[1] / name)
-    for stamp in ("run", "dev"):
+    own = service_python.parents[1]
+    for place, environment in ((".venv", own), (".venv/generator", own.parent / "generator")):
+        (service / place).mkdir()
+        for name in ("bin", "lib", "pyvenv.cfg"):
+            (service / place / name).symlink_to(environment / name)
+    for stamp in ("run", "dev", "generator/ready"):
         (service / ".venv" / stamp).touch()
     return commit(service)
 

@@ -1,27 +1,33 @@
-"""The code of a service's RECIPES.md, put where the text before each block says."""
+"""The code of a service's RECIPES.md, put where the text before each block says, and commands."""
 
 import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-BLOCK = re.compile(r"^```(?:python|markdown)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(python|markdown|shell)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"`([\w/.*-]+\.(?:py|md))`")
 PLACE = re.compile(r"\b(before|after|at the end of) `([^`]+)`|\bat the end\b", re.IGNORECASE)
 
 
 def blocks(text: str) -> Iterator[tuple[str, re.Match[str] | None, str]]:
-    """Yield the file, the place in it and the code of each block; no place is a new file."""
+    """Yield the file, the place in it and the code of each block; no place is a new file.
+
+    Commands have no file.
+    """
     name = ""
     places: list[re.Match[str]] = []
     end = 0
     for block in BLOCK.finditer(text):
         before = text[end : block.start()].strip().split("\n\n")[-1]
+        end = block.end()
+        if block[1] == "shell":
+            yield "", None, block[2]
+            continue
         if before:
             name = (FILE.findall(before) or [name])[-1]
             places = list(PLACE.finditer(before))
-        yield name, places.pop(0) if places else None, block[1]
-        end = block.end()
+        yield name, places.pop(0) if places else None, block[2]
 
 
 def put(path: Path, place: re.Match[str] | None, code: str) -> None:

@@ -1,7 +1,6 @@
 """The recipes that need a real PostgreSQL, or the image: with them, in Docker."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,6 @@ from tests.conftest import Bake
 from tests.conftest import installed
 from tests.conftest import make
 from tests.docker.project import deployed
-from tests.recipes import blocks
-from tests.recipes import put
 from tests.test_recipes import follow
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
@@ -22,17 +19,19 @@ def test_of_two_bookings_that_overlap_one_is_refused(
 ) -> None:
     baked = bake(database="postgresql", sample="no", service_slug="recipes-test")
     service = installed(baked, service_python, tmp_path)
-    follow(service)
+    follow(service, bake(service_slug="shop", service_name="Shop"))
     code, output = make(service, "test-postgres", "ARGS=-q -k 'overlap or filled_tables'")
     assert code == 0, output
     assert "2 passed" in output
 
 
-def test_a_job_runs_once_in_a_container_of_its_own(bake: Bake, tmp_path: Path) -> None:
+def test_a_job_runs_once_in_a_container_of_its_own(
+    bake: Bake, service_python: Path, tmp_path: Path
+) -> None:
     def with_recipes(**answers: str) -> Path:
-        service = Path(shutil.copytree(bake(**answers), tmp_path / "recipes"))
-        for name, place, code in blocks((service / "RECIPES.md").read_text("utf-8")):
-            put(service / name, place, code)
+        (tmp_path / "recipes").mkdir()
+        service = installed(bake(**answers), service_python, tmp_path / "recipes")
+        follow(service, bake(service_slug="shop", service_name="Shop"))
         return service
 
     with deployed(with_recipes, tmp_path, sample="no") as project:
