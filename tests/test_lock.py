@@ -20,6 +20,7 @@ from tests.conftest import bake_with
 LOCKS = ["requirements.txt", "requirements-dev.txt"]
 ALL_LOCKS = [
     *(f"{FOLDER}/{name}" for name in LOCKS),
+    f"{FOLDER}/scripts/contracts/requirements.txt",
     "requirements-dev.txt",
     "tests/habits/requirements.txt",
 ]

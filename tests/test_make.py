@@ -97,9 +97,10 @@ def test_make_works_under_a_version_manager_without_the_images_python(
 
 
 def test_make_lock_works_under_a_version_manager(service: Path, shims: Path) -> None:
-    before = (service / "requirements-dev.txt").read_text("utf-8")
+    locks = ("requirements.txt", "requirements-dev.txt", "scripts/contracts/requirements.txt")
+    before = [(service / name).read_text("utf-8") for name in locks]
     make(service, "lock", tools=shims)
-    assert (service / "requirements-dev.txt").read_text("utf-8") == before
+    assert [(service / name).read_text("utf-8") for name in locks] == before
 
 
 def test_the_hook_asks_ruff_under_a_version_manager(

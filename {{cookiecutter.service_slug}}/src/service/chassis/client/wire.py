@@ -10,9 +10,16 @@ def _as_text(value: object) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode().strip('"')
 
 
+def _as_segment(value: object) -> str:
+    text = _as_text(value)
+    if text in ("", ".", ".."):  # which would lead to another path
+        raise ValueError(f"{text!r} cannot stand in a path")
+    return quote(text, safe="")
+
+
 def path(template: str, **values: object) -> str:
-    """Return a path whose variables have got values, each as one segment."""
-    return template.format(**{name: quote(_as_text(one), safe="") for name, one in values.items()})
+    """Return a path whose variables have got values, each one segment; raise ValueError."""
+    return template.format(**{name: _as_segment(value) for name, value in values.items()})
 
 
 def query(values: Mapping[str, object]) -> dict[str, list[str]]:
