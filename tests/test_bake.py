@@ -41,7 +41,7 @@ ODD_TEXTS = {
     "service_slug": "a" * 40,
 }
 # At most so many files, and lines of Python under src/ that are not blank.
-SIZE_LIMITS = {"none": (90, 3222), "postgresql": (125, 4130)}
+SIZE_LIMITS = {"none": (108, 3261), "postgresql": (143, 4171)}
 OWNERS_LINE_LIMIT = 260  # in the default service, of what its owner edits
 RUFF = (sys.executable, "-m", "ruff")
 
