@@ -15,6 +15,7 @@ from typing import ClassVar
 import click
 from cookiecutter.config import get_user_config
 from cookiecutter.exceptions import FailedHookException
+from cookiecutter.prompt import read_user_choice
 from cookiecutter.prompt import read_user_variable
 from jinja2 import Environment
 from jinja2 import Undefined
@@ -31,6 +32,7 @@ SLUG_LIMIT = 40
 SLUG = re.compile(r"[a-z](?:-?[a-z0-9])*")
 JOINERS = "\u200c\u200d"  # Persian and Indic words and many emoji need them
 DEPENDENCIES = {
+    "aio-pika",
     "alembic",
     "coverage",
     "flask",
@@ -56,6 +58,8 @@ DEPENDENCIES = {
     "types-pyyaml",
     "urllib3",
 }
+# What a choice stands on: (question, choice), (question it needs, choice it needs).
+NEEDS = {("messaging", "rabbitmq"): ("database", "postgresql")}
 PORTS = {f"{port}{number}" for port in ("com", "lpt") for number in range(10)}
 DEVICES = {"aux", "con", "nul", "prn", *PORTS}
 TEMPLATE_FOLDERS = {"benchmarks", "docs", "hooks", "platform", "scripts", "templates", "tests"}
@@ -118,6 +122,15 @@ def complaint(name: str, value: object) -> str | None:
     return f"{name} {shown}: {fault}."
 
 
+def conflict(name: str, answers: Mapping[str, Any]) -> str | None:
+    """Return one line where an answer stands on another that was not given; None if none does."""
+    other, needed = NEEDS.get((name, str(answers.get(name))), ("", ""))
+    if not other or answers.get(other) == needed:
+        return None
+    remedy = f"it needs {other}={needed}; choose that, or {name}={QUESTIONS[name][0]}"
+    return f"{name} {json.dumps(answers[name])}: {remedy}."
+
+
 def command_line() -> Mapping[str, Any]:
     """Return what cookiecutter's command was called with; nothing in a library or under cruft."""
     context = click.get_current_context(silent=True)
@@ -169,19 +182,26 @@ def unread_answers(configured: Mapping[str, Any]) -> tuple[str, list[str]]:
 @pass_context
 def check(context: Context, value: object, name: str) -> str:
     """Ask again until the answer is good; where nobody can be asked, refuse it."""
-    while not isinstance(value, Undefined) and (fault := complaint(name, value)):
+    answers = context["cookiecutter"]
+    while not isinstance(value, Undefined) and (
+        fault := complaint(name, value) or conflict(name, answers)
+    ):
         if not can_ask():
             raise FailedHookException(fault)
         click.echo(fault)
-        value = read_user_variable(name, None, SPECIFICATION["__prompts__"])
-        context["cookiecutter"][name] = value
+        prompts = SPECIFICATION["__prompts__"]
+        if isinstance(QUESTIONS[name], list):
+            value = read_user_choice(name, QUESTIONS[name], prompts)
+        else:
+            value = read_user_variable(name, None, prompts)
+        answers[name] = value
     return ""
 
 
 def checked(answers: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the answers if all are good, before the folder is made: a replay has no other look."""
     for name in QUESTIONS:
-        if fault := complaint(name, answers.get(name)):
+        if fault := complaint(name, answers.get(name)) or conflict(name, answers):
             raise FailedHookException(fault)
     return answers
 

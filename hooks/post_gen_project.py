@@ -28,43 +28,63 @@ Wanted = dict[str, tuple[str, ...]]
 DATABASE: Wanted = {"database": ("postgresql",)}
 SAMPLE: Wanted = {"sample": ("yes",)}
 ORDERS: Wanted = {**DATABASE, **SAMPLE}
+MESSAGING: Wanted = {"messaging": ("rabbitmq",)}
+SALES: Wanted = {**MESSAGING, **SAMPLE}
 OPTIONAL: dict[str, Wanted] = {
     ".github/dependabot.yml": {"ci": ("github",)},
     ".github/workflows/ci.yml": {"ci": ("github",)},
     ".github/workflows/database.yml": {"ci": ("github",), **DATABASE},
     ".gitlab-ci.yml": {"ci": ("gitlab",)},
+    "asyncapi.yaml": MESSAGING,
     "compose.database.yaml": DATABASE,
+    "compose.messaging.yaml": MESSAGING,
     "database": DATABASE,
     "database.mk": DATABASE,
+    "messaging.mk": MESSAGING,
     "migrations/env.py": DATABASE,
     "migrations/lint.py": DATABASE,
     "migrations/script.py.mako": DATABASE,
     "migrations/versions/0001_idempotency_keys.py": DATABASE,
     "migrations/versions/0002_orders.py": ORDERS,
+    "migrations/versions/0003_outbox_and_inbox.py": MESSAGING,
+    "migrations/versions/0004_sales.py": SALES,
     "src/service/api/catalogue.py": SAMPLE,
     "src/service/api/orders.py": ORDERS,
+    "src/service/api/sales.py": SALES,
     "src/service/chassis/data": DATABASE,
+    "src/service/chassis/messaging": MESSAGING,
     "src/service/chassis/resources": DATABASE,
     "src/service/domain/catalogue.py": SAMPLE,
     "src/service/domain/orders.py": ORDERS,
+    "src/service/events/__init__.py": MESSAGING,
+    "src/service/events/orders.py": SALES,
     "src/service/seed.py": ORDERS,
     "src/service/storage/__init__.py": DATABASE,
     "src/service/storage/orders.py": ORDERS,
+    "src/service/storage/sales.py": SALES,
+    "src/service/workers.py": MESSAGING,
     "tests/api/test_catalogue.py": SAMPLE,
     "tests/api/test_orders.py": ORDERS,
     "tests/chassis/data": DATABASE,
+    "tests/chassis/messaging": MESSAGING,
     "tests/chassis/resources": DATABASE,
     "tests/database.py": DATABASE,
+    "tests/events/test_orders.py": SALES,
+    "tests/messages.py": MESSAGING,
     "tests/parcels.py": DATABASE,
     "tests/test_database_files.py": DATABASE,
+    "tests/test_messaging_files.py": MESSAGING,
     "tests/test_migrations.py": DATABASE,
 }
 # What tools leave in the template's own folder; cookiecutter copies it.
 CACHES = (".hypothesis", ".import_linter_cache", ".mypy_cache", ".pytest_cache", ".ruff_cache")
 # Tags of operations in openapi.json, which as JSON can hold no condition.
-OPERATIONS = {"catalogue": SAMPLE, "orders": ORDERS}
+OPERATIONS = {"catalogue": SAMPLE, "orders": ORDERS, "sales": SALES}
 # Files of development values, random, which are not rendered again and which git ignores.
-SECRETS = {f".secrets/database-{role}": DATABASE for role in ("superuser", "owner", "application")}
+SECRETS = {
+    **{f".secrets/database-{role}": DATABASE for role in ("superuser", "owner", "application")},
+    ".secrets/broker-application": MESSAGING,
+}
 # What containers mount, whose users must be able to read it whatever the umask.
 MOUNTED = (*SECRETS, "database/roles.sh")
 LEFTOVERS = ("{{ cookiecutter", "# {%", "# {#", "# only-if:")

@@ -67,5 +67,5 @@ up smoke: .readable .postgres-image
 .readable: $(SECRETS)
 	@chmod a+r $(SECRETS) database/roles.sh
 
-$(SECRETS):
+.secrets/%:
 	@mkdir -p .secrets && chmod 700 .secrets && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >$@

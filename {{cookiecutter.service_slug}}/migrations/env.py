@@ -22,13 +22,20 @@ from service import storage
 from service.chassis.data.engine import LOCK_TIMEOUT_RATIO
 from service.chassis.data.engine import make_engine
 from service.chassis.data.types import UtcDateTime, metadata
+from service.chassis.messaging import inbox  # only-if: messaging == "rabbitmq"
+from service.chassis.messaging import outbox  # only-if: messaging == "rabbitmq"
 from service.chassis.resources import idempotency
 from service.chassis.telemetry import logs
 from service.settings import Settings
 
 for module in iter_modules(storage.__path__, f"{storage.__name__}."):
     import_module(module.name)  # registers its tables in the metadata
-TARGET_METADATA = [metadata, idempotency.metadata]
+TARGET_METADATA = [
+    metadata,
+    idempotency.metadata,
+    inbox.metadata,  # only-if: messaging == "rabbitmq"
+    outbox.metadata,  # only-if: messaging == "rabbitmq"
+]
 SETTINGS = Settings.load()
 STATEMENT_TIMEOUT = 15 * 60  # seconds
 # Requests queue behind a migration that waits for a lock, so it gives up before they do.

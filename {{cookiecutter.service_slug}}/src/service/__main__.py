@@ -2,6 +2,7 @@
 
 import sys
 
+from service import workers  # only-if: messaging == "rabbitmq"
 from service.settings import Settings
 
 
@@ -28,7 +29,12 @@ def serve(settings: Settings) -> int:
     return granian.serve(settings, "service.app:create_app", logs.config(settings))
 
 
-COMMANDS = {"serve": serve, "config": show_config, "openapi": show_openapi}
+COMMANDS = {
+    "serve": serve,
+    "config": show_config,
+    "openapi": show_openapi,
+    **workers.COMMANDS,  # only-if: messaging == "rabbitmq"
+}
 
 
 def main(arguments: list[str]) -> int:

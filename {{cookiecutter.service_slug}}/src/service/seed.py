@@ -4,6 +4,7 @@ import sys
 
 from service.chassis.data.connections import Database
 from service.domain import orders
+from service.events import orders as events  # only-if: messaging == "rabbitmq"
 from service.settings import Settings
 from service.storage import orders as storage
 
@@ -20,7 +21,9 @@ def seed(database: Database) -> int:
     with database.transaction() as connection:
         for draft in DRAFTS:
             if not storage.reference_exists(connection, draft.reference):
-                storage.insert(connection, orders.place(draft))
+                order = orders.place(draft)
+                storage.insert(connection, order)
+                events.publish_placed(connection, order)  # only-if: messaging == "rabbitmq"
                 stored += 1
     return stored
 

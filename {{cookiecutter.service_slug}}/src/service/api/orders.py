@@ -22,6 +22,7 @@ from service.chassis.resources.pagination import Page, PageQuery
 from service.chassis.resources.preconditions import IfMatch, IfNoneMatch, Versioned
 from service.domain import catalogue
 from service.domain import orders
+from service.events import orders as events  # only-if: messaging == "rabbitmq"
 from service.storage import orders as storage
 
 blueprint = Blueprint("orders", __name__, url_prefix="/v1")
@@ -143,6 +144,7 @@ def handle_shipped(_error: orders.ShippedError) -> Any:
 def _create(connection: Connection, body: NewOrder) -> Created[Order]:
     order = orders.place(orders.OrderDraft(**dict(body)))
     storage.insert(connection, order)
+    events.publish_placed(connection, order)  # only-if: messaging == "rabbitmq"
     return Created(Order.model_validate(order), {"Location": f"orders/{order.id}"})
 
 

@@ -1,0 +1,1 @@
+"""Events by RabbitMQ: outbox, relay, consumer, inbox and dead letters."""
