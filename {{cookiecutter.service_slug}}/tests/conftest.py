@@ -26,6 +26,7 @@ pytest_plugins = [
     "callee",
     "database",  # only-if: database == "postgresql"
     "lab",
+    "messages",  # only-if: messaging == "rabbitmq"
 ]
 
 
@@ -69,8 +70,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """
     started: list[Process] = []
 
-    def start(target: str = "lab:create_app", ready: bool = True, **environment: str) -> Process:
-        process = Process(tmp_path / f"{len(started)}.log", target, environment)
+    def start(
+        target: str = "lab:create_app", *command: str, ready: bool = True, **environment: str
+    ) -> Process:
+        process = Process(tmp_path / f"{len(started)}.log", target, environment, *command)
         started.append(process)
         if ready:
             process.wait_ready()

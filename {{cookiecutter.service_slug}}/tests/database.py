@@ -16,6 +16,8 @@ from service.chassis import lifecycle
 from service.chassis.data import types
 from service.chassis.data.engine import make_engine
 from service.chassis.http.application import Application
+from service.chassis.messaging import inbox  # only-if: messaging == "rabbitmq"
+from service.chassis.messaging import outbox  # only-if: messaging == "rabbitmq"
 from service.chassis.resources import idempotency
 from service.settings import Settings
 
@@ -82,6 +84,12 @@ def _no_connection_outlives_its_test() -> Iterator[None]:
 def connection(app: Application) -> Iterator[Connection]:
     """A connection of the application's to empty tables, inside its context."""
     with app.app_context(), app.extensions["database"].read() as connection:
-        for table in (*reversed(types.metadata.sorted_tables), idempotency.KEYS, parcels.TABLE):
+        for table in (
+            *reversed(types.metadata.sorted_tables),
+            idempotency.KEYS,
+            inbox.INBOX,  # only-if: messaging == "rabbitmq"
+            outbox.OUTBOX,  # only-if: messaging == "rabbitmq"
+            parcels.TABLE,
+        ):
             connection.execute(sa.delete(table))
         yield connection

@@ -80,9 +80,12 @@ def named_numbers(name: str) -> dict[str, float]:
 
 
 class Process:
-    """The service as a process on a free port; `target` makes its application."""
+    """The service as a process on a free port; `target` makes its application.
 
-    def __init__(self, log: Path, target: str, environment: dict[str, str]) -> None:
+    `command` is another thing to run, as arguments of Python.
+    """
+
+    def __init__(self, log: Path, target: str, environment: dict[str, str], *command: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -96,7 +99,7 @@ class Process:
         self._log = log
         with log.open("wb") as output:
             self.popen = subprocess.Popen(  # noqa: S603 the command is this file's own
-                [sys.executable, "-c", SERVE.format(target=target)],
+                [sys.executable, *(command or ("-c", SERVE.format(target=target)))],
                 env={**os.environ, **own, **environment},
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -116,7 +116,7 @@ def test_every_path_that_a_file_names_answers(name: str, pattern: str, client: F
 
 
 def test_only_their_own_tests_import_what_stands_on_the_chassis() -> None:
-    owners = ("api", "domain", "storage")
+    owners = ("api", "domain", "events", "storage")
     imported = rf"^ *(?:from|import) service(?:\.| import )(?:{'|'.join(owners)})\b"
     tests = (path.relative_to(ROOT) for path in (ROOT / "tests").rglob("*.py"))
     others = [str(path) for path in tests if path.parts[1] not in owners]

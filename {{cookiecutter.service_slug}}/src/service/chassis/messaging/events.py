@@ -20,7 +20,12 @@ class Event(BaseModel):
     Fields may be added to a type: receivers ignore those that they do not know.
     """
 
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(
+        strict=True,
+        extra="ignore",
+        frozen=True,
+        json_schema_serialization_defaults_required=True,
+    )
     TYPE: ClassVar[str]
 
 

@@ -56,20 +56,12 @@ class Worker:
         self._broker = broker
         self._failure = ""
         self._has_ended = threading.Event()
+        self._tasks: list[tuple[float, Callable[[], object]]] = []
         self.readiness.require("broker", self._check_connected)
 
     def repeat(self, interval: float, task: Callable[[], object]) -> None:
-        """Call `task` in a thread every `interval` seconds until the end; failures are logged."""
-
-        def run() -> None:
-            while not self._has_ended.is_set():
-                try:
-                    task()
-                except Exception as error:
-                    log.warning("%s: %r", task.__name__, error)
-                self._has_ended.wait(interval)
-
-        threading.Thread(target=run, name=f"{self.name}-watch", daemon=True).start()
+        """Call `task` in a thread every `interval` seconds while the process runs."""
+        self._tasks.append((interval, task))
 
     def run(self, session: Session) -> int:
         """Answer probes and run sessions until a signal; return the exit status.
@@ -83,6 +75,8 @@ class Worker:
         except OSError as error:
             log.error("cannot listen on port %s: %s", self._server.port, error)
             return 1
+        for task in self._tasks:
+            threading.Thread(target=self._repeat, args=task, daemon=True).start()
         try:
             asyncio.run(self._live(session))
         finally:
@@ -117,6 +111,13 @@ class Worker:
             failures = 0 if time.monotonic() - began > MAX_PAUSE else min(failures + 1, 5)
             pause = min(MAX_PAUSE, 0.1 * 2**failures)
             await self.wait(random.uniform(pause / 2, pause))  # noqa: S311 no secret
+
+    def _repeat(self, interval: float, task: Callable[[], object]) -> None:
+        while not self._has_ended.wait(interval):
+            try:
+                task()
+            except Exception as error:
+                log.warning("%s: %r", task.__name__, error)
 
     def _stop(self) -> None:
         self.readiness.drain()
