@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from unittest import mock
 
 import pytest
 from cookiecutter.main import cookiecutter
 from hypothesis import settings
+
+import template_extension
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = "{{cookiecutter.service_slug}}"
@@ -21,6 +24,14 @@ QUESTIONS = {name: default for name, default in SPECIFICATION.items() if not nam
 CHOICES: dict[str, list[str]] = {
     name: default for name, default in QUESTIONS.items() if isinstance(default, list)
 }
+
+
+def fit(answers: Mapping[str, str]) -> bool:
+    """Whether the answers, or as far as they are given, can be baked together."""
+    needs = template_extension.NEEDS
+    wanted = dict(needs[answer] for answer in answers.items() if answer in needs)
+    return all(answers.get(other, needed) == needed for other, needed in wanted.items())
+
 
 # A shell ignores SIGINT for its background jobs, and what the tests start would ignore Ctrl-C too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -20,17 +20,23 @@ from tests.conftest import CHOICES
 from tests.conftest import FOLDER
 from tests.conftest import QUESTIONS
 from tests.conftest import Bake
+from tests.conftest import fit
 
 # The answers that decide which files there are, in all combinations; the others only in pairs.
-STRUCTURAL = {name: CHOICES[name] for name in ("database", "sample", "ci")}
+STRUCTURAL = {name: CHOICES[name] for name in ("database", "messaging", "sample", "ci")}
 # With the longest list of choices first there are the fewest.
 BY_LENGTH = dict(sorted(CHOICES.items(), key=lambda item: -len(item[1])))
-PAIRS = [dict(zip(BY_LENGTH, values, strict=True)) for values in AllPairs(list(BY_LENGTH.values()))]
+ROWS = AllPairs(
+    list(BY_LENGTH.values()),
+    filter_func=lambda row: fit(dict(zip(BY_LENGTH, row, strict=False))),  # as far as it is made
+)
+PAIRS = [dict(zip(BY_LENGTH, values, strict=True)) for values in ROWS]
 DEFAULTS = {name: choices[0] for name, choices in CHOICES.items()}
 COMBINATIONS = [
     *(
         DEFAULTS | dict(zip(STRUCTURAL, values, strict=True))
         for values in itertools.product(*STRUCTURAL.values())
+        if fit(dict(zip(STRUCTURAL, values, strict=True)))
     ),
     *PAIRS,
 ]
@@ -41,7 +47,11 @@ ODD_TEXTS = {
     "service_slug": "a" * 40,
 }
 # At most so many files, and lines of Python under src/ that are not blank.
-SIZE_LIMITS = {"none": (108, 3261), "postgresql": (143, 4171)}
+SIZE_LIMITS = {
+    "nothing": ({}, 108, 3261),
+    "a database": ({"database": "postgresql"}, 143, 4180),
+    "events": ({"database": "postgresql", "messaging": "rabbitmq"}, 178, 5580),
+}
 OWNERS_LINE_LIMIT = 260  # in the default service, of what its owner edits
 RUFF = (sys.executable, "-m", "ruff")
 
@@ -119,10 +129,13 @@ def lines_of_code(service: Path) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("database", SIZE_LIMITS)
-def test_a_service_is_small(bake: Bake, database: str) -> None:
-    service = bake(database=database)
-    most_files, most_lines = SIZE_LIMITS[database]
+@pytest.mark.parametrize(
+    ("answers", "most_files", "most_lines"), SIZE_LIMITS.values(), ids=SIZE_LIMITS
+)
+def test_a_service_is_small(
+    bake: Bake, answers: dict[str, str], most_files: int, most_lines: int
+) -> None:
+    service = bake(**answers)
     assert len(files(service)) <= most_files
     assert sum(lines_of_code(service).values()) <= most_lines
 
@@ -147,10 +160,22 @@ def test_without_a_database_no_file_has_a_word_of_one(bake: Bake, ci: str) -> No
     assert found == []
 
 
+@pytest.mark.parametrize("ci", CHOICES["ci"])
+def test_without_messaging_no_file_has_a_word_of_it(bake: Bake, ci: str) -> None:
+    words = r"rabbit|messaging|amqp|aio.pika|aiormq|yarl|outbox|inbox|asyncapi|cloudevent|broker"
+    words += r"|\bdlq|dead.letter|\brelay\b|\bconsumer|service\.events|/v1/sales|BROKER_"
+    service = bake(database="postgresql", ci=ci)
+    texts = {name: path.read_text("utf-8") for name, path in files(service).items()}
+    found = [name for name, text in texts.items() if re.search(words, name + text, re.IGNORECASE)]
+    assert found == []
+
+
 @pytest.mark.parametrize("database", CHOICES["database"])
 def test_without_the_sample_no_file_has_a_word_of_it(bake: Bake, database: str) -> None:
     words = r"catalogue|/products|/v1/orders|\bsku|/v1/quotes|\bsample orders|service\.seed"
-    service = bake(database=database, sample="no")
+    words += r"|/v1/sales|OrderPlaced|count_sale"
+    messaging = "none" if database == "none" else "rabbitmq"
+    service = bake(database=database, messaging=messaging, sample="no")
     texts = {name: path.read_text("utf-8") for name, path in files(service).items()}
     found = [name for name, text in texts.items() if re.search(words, name + text, re.IGNORECASE)]
     assert found == []
@@ -168,6 +193,7 @@ def test_the_generated_tests_pass(
 ) -> None:
     tests = ["tests/test_consistency.py", "tests/test_app.py", "tests/chassis/test_settings.py"]
     tests += ["tests/api"] if answers["sample"] == "yes" else []
+    tests += ["tests/chassis/messaging"] if answers["messaging"] == "rabbitmq" else []
     check(bake(**answers), service_python, tmp_path, ("pytest", "-q", *tests))
 
 
@@ -226,5 +252,6 @@ def test_the_answers_end_up_in_every_place_once(bake: Bake) -> None:
 
 
 def test_choices_come_with_their_default_first() -> None:
-    assert [CHOICES[name][0] for name in CHOICES] == ["3.14", "none", "yes", "github", "MIT"]
+    defaults = [CHOICES[name][0] for name in CHOICES]
+    assert defaults == ["3.14", "none", "none", "yes", "github", "MIT"]
     assert QUESTIONS["service_slug"] == "{{ cookiecutter.service_name | slugify(max_length=40) }}"

@@ -264,6 +264,18 @@ def test_a_wrong_choice_on_the_command_line_makes_no_folder(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+CONFLICT = 'messaging "rabbitmq": it needs database=postgresql; choose that, or messaging=none.'
+
+
+def test_an_answer_that_stands_on_another_is_refused_in_one_line(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
+    result = run("--no-input", "messaging=rabbitmq")
+    assert (result.exit_code, lines(result)) == (1, [CONFLICT])
+    assert list((tmp_path / "out").iterdir()) == []
+    assert run("--no-input", "messaging=rabbitmq", "database=postgresql").exit_code == 0
+
+
 def test_a_wrong_choice_in_the_users_configuration_is_refused(
     template: Path, tmp_path: Path
 ) -> None:
@@ -341,6 +353,7 @@ def test_good_defaults_of_the_users_configuration_are_used(
         {"ci": "circle"},
         {"license": None},
         {"owner": 7},
+        {"messaging": "rabbitmq"},
     ],
 )
 def test_a_bad_answer_in_a_replay_file_is_one_line(
@@ -419,7 +432,7 @@ def test_a_person_is_asked_what_a_foreign_configuration_does_not_answer(
     template: Path, tmp_path: Path
 ) -> None:
     config = configuration(tmp_path, {"license": "MIT license", "owner": "Team A"})
-    typed = ["", "orders", "", "Team B", "", "", "", "", "2"]
+    typed = ["", "orders", "", "Team B", "", "", "", "", "", "2"]
     output = type_answers(typed, "--config-file", config, template, cwd=tmp_path)
     assert 'license "MIT license": choose one of MIT, ' in output
     licence = (tmp_path / "orders" / "LICENSE").read_text(encoding="utf-8")
@@ -439,12 +452,15 @@ def test_what_is_typed_at_the_prompt_is_asked_again_until_it_is_good(
         "",
         "",
         "",
+        "2",  # messaging, but there is no database
+        "1",
         "",
         "2",
         "",
     ]
     output = type_answers(typed, "--config-file", user_config, template, cwd=tmp_path)
     assert "(order-service)" in output  # the default follows from the corrected name
+    assert CONFLICT in output
     service = tmp_path / "orders-api"
     manifest = tomllib.loads((service / "pyproject.toml").read_text(encoding="utf-8"))
     assert manifest["tool"]["service"]["title"] == "Order Service"
@@ -520,5 +536,5 @@ def test_there_are_at_most_twelve_questions_and_each_has_a_human_prompt() -> Non
     assert prompts.keys() == QUESTIONS.keys()
     assert all(
         set(prompts[name]) == {"__prompt__", *CHOICES[name]}
-        for name in ("database", "ci", "license")
+        for name in ("database", "messaging", "ci", "license")
     )

@@ -16,6 +16,7 @@ from tests.conftest import CHOICES
 from tests.conftest import FOLDER
 from tests.conftest import ROOT
 from tests.conftest import bake_with
+from tests.conftest import fit
 
 LOCKS = ["requirements.txt", "requirements-dev.txt"]
 ALL_LOCKS = [
@@ -76,6 +77,7 @@ def combinations(questions: dict[str, list[str]]) -> list[dict[str, str]]:
     return [
         dict(zip(questions, values, strict=True))
         for values in itertools.product(*questions.values())
+        if fit(dict(zip(questions, values, strict=True)))
     ]
 
 

@@ -12,7 +12,8 @@ from tests.recipes import put
 
 pytestmark = pytest.mark.slow
 
-TESTS = ("api", "jobs", "test_consistency.py", "test_app.py", "chassis/test_settings.py")
+TESTS = ("api", "clients", "jobs", "test_consistency.py", "test_app.py", "chassis/test_settings.py")
+EVENTS = {"messaging": "rabbitmq"}
 
 
 def follow(service: Path, shop: Path) -> None:
@@ -30,10 +31,14 @@ def follow(service: Path, shop: Path) -> None:
             path = service / name
         put(path, place, code)
     make_passes(service, "format", "openapi")
+    if (service / "asyncapi.yaml").exists():
+        make_passes(service, "asyncapi")
 
 
 @pytest.mark.parametrize(
-    "answers", [{"sample": "no"}, {"database": "postgresql"}], ids=["least", "most"]
+    "answers",
+    [{"sample": "no"}, {"database": "postgresql"}, {"database": "postgresql"} | EVENTS],
+    ids=["least", "a database", "most"],
 )
 def test_a_service_with_every_recipe_passes_its_checks(
     bake: Bake, service_python: Path, tmp_path: Path, answers: dict[str, str]
@@ -43,4 +48,5 @@ def test_a_service_with_every_recipe_passes_its_checks(
     make_passes(service, "lint")
     tests = [f"tests/{name}" for name in TESTS]
     tests += ["tests/test_migrations.py"] if "database" in answers else []
+    tests += ["tests/events", "tests/chassis/messaging"] if "messaging" in answers else []
     make_passes(service, "test", f"ARGS=-q {' '.join(tests)}")

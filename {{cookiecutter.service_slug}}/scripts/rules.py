@@ -42,10 +42,11 @@ CONSUMER = f"job='{NAME}-consumer'"  # only-if: messaging == "rabbitmq"
 OUTBOX = f"max(messaging_outbox_age_seconds{{{RELAY}}}) > 60"  # only-if: messaging == "rabbitmq"
 LAG = f"max(messaging_lag_seconds{{{CONSUMER}}}) > 60"  # only-if: messaging == "rabbitmq"
 DEAD = f"max(messaging_dead_letters{{{CONSUMER}}}) > 0"  # only-if: messaging == "rabbitmq"
-NO_RELAY = f"absent(up{{{RELAY}}} == 1)"  # only-if: messaging == "rabbitmq"
-NO_CONSUMER = f"absent(up{{{CONSUMER}}} == 1)"  # only-if: messaging == "rabbitmq"
-WAITS = "An event has waited in the outbox for over a minute"  # only-if: messaging == "rabbitmq"
-LATE = "An event that was delivered is not handled for over a minute"  # only-if: messaging == "rabbitmq"
+MUTE = f"absent(up{{{RELAY}}} == 1)"  # only-if: messaging == "rabbitmq"
+IDLE = f"absent(up{{{CONSUMER}}} == 1)"  # only-if: messaging == "rabbitmq"
+UNSENT = "An event was not sent for over a minute"  # only-if: messaging == "rabbitmq"
+LATE = "An event was not handled for over a minute"  # only-if: messaging == "rabbitmq"
+REFUSED = "Events could not be handled"  # only-if: messaging == "rabbitmq"
 # What leads to failed or slow requests: alert, expression, duration, severity and summary.
 CAUSES = (
     ("Down", f"absent(up{{{JOB}}} == 1)", "1m", "page", "No instance can be scraped"),
@@ -53,29 +54,11 @@ CAUSES = (
     ("Restarts", RESTARTS, "0s", "ticket", "An instance restarted more than twice in 15 minutes"),
     ("Dependency", DEPENDENCY, "5m", "ticket", USELESS),
     ("PoolExhaustion", POOL, "5m", "ticket", IN_USE),  # only-if: database == "postgresql"
-    (
-        "RelayDown",
-        NO_RELAY,
-        "1m",
-        "page",
-        "No relay can be scraped",
-    ),  # only-if: messaging == "rabbitmq"
-    (
-        "ConsumerDown",
-        NO_CONSUMER,
-        "1m",
-        "page",
-        "No consumer can be scraped",
-    ),  # only-if: messaging == "rabbitmq"
-    ("OutboxAge", OUTBOX, "5m", "page", WAITS),  # only-if: messaging == "rabbitmq"
+    ("RelayDown", MUTE, "1m", "page", "No relay runs"),  # only-if: messaging == "rabbitmq"
+    ("ConsumerDown", IDLE, "1m", "page", "No consumer runs"),  # only-if: messaging == "rabbitmq"
+    ("OutboxAge", OUTBOX, "5m", "page", UNSENT),  # only-if: messaging == "rabbitmq"
     ("ConsumerLag", LAG, "5m", "page", LATE),  # only-if: messaging == "rabbitmq"
-    (
-        "DeadLetters",
-        DEAD,
-        "0s",
-        "ticket",
-        "Events could not be handled",
-    ),  # only-if: messaging == "rabbitmq"
+    ("DeadLetters", DEAD, "0s", "ticket", REFUSED),  # only-if: messaging == "rabbitmq"
 )
 
 Rule = dict[str, Any]
