@@ -31,6 +31,26 @@ T = TypeVar("T")
 BROKER = os.environ.get("TEST_BROKER_URL", "")
 only_broker = pytest.mark.skipif(not BROKER, reason="needs RabbitMQ; make test-messaging runs it")
 
+# Values of BROKER_URL that are refused at the start.
+WRONG_BROKER_URLS = [
+    "http://u:hunter2@h",
+    "amqp://",
+    "amqp:///vhost",
+    "hunter2",
+    "amqp://u:hunter2@h@h",
+    "amqp://u:hun/ter2@h",
+    "amqp://u:hunter2@h:0",
+    "amqp://u:hunter2@h:99999",
+    "amqp://u:hunter2@h:port",
+    "amqp://u:hunter2@a,b",
+    "amqp://u:hunter2@h/a/b",
+    "amqp://u:hunter2@h/#x",
+    "amqp://u:hunter2@h?heartbeat=1",
+    "amqp://u:hunter2@h?cafile=/dev/null",
+    "amqps://u:hunter2@h?cafile=/none/there",
+    "amqps://u:hunter2@h?no_verify_ssl=1",
+]
+
 metadata = sa.MetaData()
 EFFECTS = sa.Table(
     "lab_effects",

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pydantic
 import pytest
+from messages import WRONG_BROKER_URLS  # only-if: messaging == "rabbitmq"
 from pydantic import SecretStr
 from support import ROOT
 
 from database import WRONG_URLS  # only-if: database == "postgresql"
+from service.__main__ import COMMANDS
 from service.__main__ import main
 from service.chassis.project import PROJECT
 from service.chassis.server import settings as server
@@ -137,6 +139,11 @@ WRONG = {
     "DATABASE_PASSWORD": [],  # only-if: database == "postgresql"
     "DATABASE_TIMEOUT": ["0", "601", "nan"],  # only-if: database == "postgresql"
     "CURSOR_KEY": ["hunter2"],  # only-if: database == "postgresql"
+    "BROKER_URL": WRONG_BROKER_URLS,  # only-if: messaging == "rabbitmq"
+    "BROKER_PASSWORD": [],  # only-if: messaging == "rabbitmq"
+    "CONSUMER_CONCURRENCY": ["0", "101", "many"],  # only-if: messaging == "rabbitmq"
+    "CONSUMER_TRIES": ["0", "21"],  # only-if: messaging == "rabbitmq"
+    "INBOX_RETENTION": ["0", "366", "7d"],  # only-if: messaging == "rabbitmq"
     "OTEL_SDK_DISABLED": ["perhaps"],
     "OTEL_EXPORTER_OTLP_ENDPOINT": ["collector:4318", "ftp://collector", "http://u:hunter2@c"],
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": ["collector:4318", "http://"],
@@ -302,7 +309,7 @@ def test_openapi_prints_the_committed_contract(capsys: pytest.CaptureFixture[str
 
 def test_an_unknown_command_gets_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fly"]) == 2
-    assert capsys.readouterr().err == "usage: python -m service [serve | config | openapi]\n"
+    assert capsys.readouterr().err == f"usage: python -m service [{' | '.join(COMMANDS)}]\n"
 
 
 def test_the_module_runs_as_a_program() -> None:

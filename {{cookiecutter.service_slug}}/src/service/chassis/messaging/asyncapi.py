@@ -1,6 +1,6 @@
 """The AsyncAPI document of the events that a service publishes and handles.
 
-https://www.asyncapi.com/docs/reference/specification/v3.0.0
+https://www.asyncapi.com/docs/reference/specification/v3.1.0
 """
 
 import json
@@ -28,7 +28,7 @@ def make_document(registry: Registry, project: Project) -> Json:
     sent = registry.published
     handled = {type_: handler.data for type_, handler in registry.handlers.items()}
     document: Json = {
-        "asyncapi": "3.0.0",
+        "asyncapi": "3.1.0",
         "info": {
             "title": project.title,
             "version": project.version,
