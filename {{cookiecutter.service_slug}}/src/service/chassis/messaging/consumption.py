@@ -12,6 +12,7 @@ from opentelemetry.context import Context, attach
 from opentelemetry.trace import SpanKind
 from prometheus_client import Counter, Histogram
 
+from service.chassis.messaging import inbox
 from service.chassis.messaging import topology
 from service.chassis.messaging.events import Attributes
 from service.chassis.messaging.outbox import TRACE_CONTEXT
@@ -91,8 +92,9 @@ class Consumption:
         with trace.use_span(span, end_on_exit=True):
             try:
                 yield
-            except Exception:
-                log.warning("event %s was not handled", event.id, exc_info=True)
+            except Exception as error:
+                is_bug = not inbox.is_database_away(error)  # whose absence needs no traceback
+                log.warning("event %s was not handled: %r", event.id, error, exc_info=is_bug)
                 raise
             finally:
                 self._duration.labels(event.type).observe(time.perf_counter() - started)

@@ -126,7 +126,7 @@ class Worker:
     def _report(self, failure: str) -> None:
         """Log once that a failure has begun."""
         if failure and failure != self._failure:
-            log.warning("the %s has lost the broker, or does not get it: %s", self.name, failure)
+            log.warning("the %s cannot work: %s", self.name, failure)
         self._failure = failure
 
     def _check_connected(self) -> None:
