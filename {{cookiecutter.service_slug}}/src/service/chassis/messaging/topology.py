@@ -18,7 +18,7 @@ EXCHANGE = "events"  # a topic exchange; the routing key is the event's type
 QUEUE = f"{PROJECT.name}.events"
 DEAD_QUEUE = f"{QUEUE}.dead"
 CONNECT_TIMEOUT = 5  # seconds
-HEARTBEAT = 10  # seconds: a broker that hangs is noticed after some of them
+HEARTBEAT = 5  # seconds: a broker that hangs is noticed after three of them
 DELIVERY_LIMIT = 20  # lost connections and processes that one event survives
 # Replicated, so that what a broker has confirmed outlives it. One process is active, because a
 # key's events would overtake each other in two.
