@@ -114,7 +114,7 @@ def test_ci_runs_the_tests_that_need_a_broker() -> None:
 def scraped() -> str:
     """Return the names of all metrics of both workers."""
     worker = Worker("relay", Settings(), Settings())
-    worker.telemetry.registry = metrics.make_registry()
+    metrics.init_app(worker)
     database = Database(Settings.load())
     Relay(worker, database)
     Consumption(worker.telemetry, ())

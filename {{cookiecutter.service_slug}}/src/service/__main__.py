@@ -29,12 +29,8 @@ def serve(settings: Settings) -> int:
     return granian.serve(settings, "service.app:create_app", logs.config(settings))
 
 
-COMMANDS = {
-    "serve": serve,
-    "config": show_config,
-    "openapi": show_openapi,
-    **workers.COMMANDS,  # only-if: messaging == "rabbitmq"
-}
+COMMANDS = {"serve": serve, "config": show_config, "openapi": show_openapi}
+COMMANDS |= workers.COMMANDS  # only-if: messaging == "rabbitmq"
 
 
 def main(arguments: list[str]) -> int:

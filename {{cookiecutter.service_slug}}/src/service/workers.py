@@ -32,8 +32,8 @@ def make_worker(name: str, settings: Settings) -> "Worker":
 
     worker.require_servers(name, settings, settings)
     made = worker.Worker(name, settings, settings)
-    logs.configure(settings)
-    made.telemetry.registry = metrics.make_registry()
+    logs.init_app(made, settings)
+    metrics.init_app(made)
     tracing.init_app(made, settings)
     return made
 

@@ -46,16 +46,10 @@ def show(
     Gauge(name, help_text, registry=registry).set_function(value)
 
 
-def make_registry() -> CollectorRegistry:
-    """Make what is scraped: the process's metrics, the release, and those that are added."""
-    registry = CollectorRegistry()
+def init_app(app: Observed) -> None:
+    """Give the application metrics; call it before those that add to them."""
+    registry = app.telemetry.registry = CollectorRegistry()
     registry.register(REGISTRY)  # the process's, and those that are made without a registry
     target = {"service_name": PROJECT.name, "service_version": PROJECT.version}
     Info("target", "The service and its release.", registry=registry).info(target)
-    return registry
-
-
-def init_app(app: Observed) -> None:
-    """Give the application metrics; call it before those that add to them."""
-    registry = app.telemetry.registry = make_registry()
     app.telemetry.recorders.append(RequestMetrics(registry))
