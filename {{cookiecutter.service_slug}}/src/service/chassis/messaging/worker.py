@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Awaitable, Callable
 
 from aio_pika.abc import AbstractConnection
@@ -68,8 +69,11 @@ class Worker:
 
         A session lasts as long as its connection to the broker; then the next begins.
         """
+        # They log bodies, and each failure that is reported here.
         for library in ("aio_pika", "aiormq"):
-            logging.getLogger(library).setLevel(logging.WARNING)  # else they log bodies
+            logging.getLogger(library).setLevel(logging.CRITICAL)
+        # A connection that was never made is collected in a thread without a loop.
+        warnings.filterwarnings("ignore", "coroutine 'Connection.close' was never awaited")
         try:
             server = probes.serve(self._server, self.readiness, self.telemetry)
         except OSError as error:
