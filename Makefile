@@ -5,7 +5,7 @@ VENV := build/venv
 BIN := $(VENV)/bin
 DEMO := build/demo/flask-microservice
 
-.PHONY: help demo test check-quick lint bench relock clean
+.PHONY: help demo test test-kubernetes check-quick lint bench relock clean
 .DEFAULT_GOAL := help
 
 help: ## Show what can be done
@@ -22,6 +22,9 @@ test: $(VENV)/ready build/service/ready build/generator/ready build/extensions/r
 	elif [ "$$CI" = true ]; then echo "No Docker engine answers, and CI has to run tests/docker: start one" >&2; exit 1; \
 	else echo "No Docker engine answers: tests/docker (image, compose) is left out, all else runs" >&2; fi; \
 	$(BIN)/python -m pytest -m "not docker" --numprocesses 3 $(ARGS) || status=1; exit $$status
+
+test-kubernetes: $(VENV)/ready ## Roll a service out on the cluster of KUBECONFIG, a node of this machine: tests/kubernetes says what it needs
+	$(BIN)/python -m pytest tests/kubernetes $(ARGS)
 
 check-quick: lint build/service/ready ## Lint, and the tests that take seconds
 	$(BIN)/python -m pytest -m "not docker and not slow" $(ARGS)

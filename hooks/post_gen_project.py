@@ -30,6 +30,7 @@ SAMPLE: Wanted = {"sample": ("yes",)}
 ORDERS: Wanted = {**DATABASE, **SAMPLE}
 MESSAGING: Wanted = {"messaging": ("rabbitmq",)}
 SALES: Wanted = {**MESSAGING, **SAMPLE}
+KUBERNETES: Wanted = {"kubernetes": ("yes",)}
 OPTIONAL: dict[str, Wanted] = {
     ".github/dependabot.yml": {"ci": ("github",)},
     ".github/workflows/ci.yml": {"ci": ("github",)},
@@ -40,6 +41,11 @@ OPTIONAL: dict[str, Wanted] = {
     "compose.messaging.yaml": MESSAGING,
     "database": DATABASE,
     "database.mk": DATABASE,
+    "deploy/gateway/kustomization.yaml": KUBERNETES,
+    "deploy/kubernetes": KUBERNETES,
+    "deploy/kubernetes/migrate": {**KUBERNETES, **DATABASE},
+    "deploy/kubernetes/secrets": {**KUBERNETES, **DATABASE},
+    "kubernetes.mk": KUBERNETES,
     "messaging.mk": MESSAGING,
     "migrations/env.py": DATABASE,
     "migrations/lint.py": DATABASE,
@@ -48,6 +54,9 @@ OPTIONAL: dict[str, Wanted] = {
     "migrations/versions/0002_orders.py": ORDERS,
     "migrations/versions/0003_outbox_and_inbox.py": MESSAGING,
     "migrations/versions/0004_sales.py": SALES,
+    "scripts/canary.py": KUBERNETES,
+    "scripts/kubernetes.sh": KUBERNETES,
+    "scripts/prometheus_rule.py": KUBERNETES,
     "src/service/api/catalogue.py": SAMPLE,
     "src/service/api/orders.py": ORDERS,
     "src/service/api/sales.py": SALES,
@@ -73,6 +82,8 @@ OPTIONAL: dict[str, Wanted] = {
     "tests/messages.py": MESSAGING,
     "tests/parcels.py": DATABASE,
     "tests/test_database_files.py": DATABASE,
+    "tests/test_kubernetes.py": KUBERNETES,
+    "tests/test_kubernetes_database.py": {**KUBERNETES, **DATABASE},
     "tests/test_messaging_files.py": MESSAGING,
     "tests/test_migrations.py": DATABASE,
 }

@@ -23,7 +23,9 @@ from tests.conftest import Bake
 from tests.conftest import fit
 
 # The answers that decide which files there are, in all combinations; the others only in pairs.
-STRUCTURAL = {name: CHOICES[name] for name in ("database", "messaging", "sample", "ci")}
+STRUCTURAL = {
+    name: CHOICES[name] for name in ("database", "messaging", "sample", "kubernetes", "ci")
+}
 # With the longest list of choices first there are the fewest.
 BY_LENGTH = dict(sorted(CHOICES.items(), key=lambda item: -len(item[1])))
 ROWS = AllPairs(
@@ -152,10 +154,12 @@ def test_python_files_depend_on_no_text(bake: Bake) -> None:
             assert path.read_bytes() == (bake() / name).read_bytes()
 
 
-@pytest.mark.parametrize("ci", CHOICES["ci"])
-def test_without_a_database_no_file_has_a_word_of_one(bake: Bake, ci: str) -> None:
+@pytest.mark.parametrize(
+    "answers", [{"ci": ci} for ci in CHOICES["ci"]] + [{"kubernetes": "yes"}], ids=label
+)
+def test_without_a_database_no_file_has_a_word_of_one(bake: Bake, answers: dict[str, str]) -> None:
     words = "sqlalchemy|alembic|psycopg|postgres|squawk|greenlet|DATABASE_|migrat"
-    texts = {name: path.read_text("utf-8") for name, path in files(bake(ci=ci)).items()}
+    texts = {name: path.read_text("utf-8") for name, path in files(bake(**answers)).items()}
     found = [name for name, text in texts.items() if re.search(words, name + text, re.IGNORECASE)]
     assert found == []
 
@@ -177,6 +181,13 @@ def test_without_the_sample_no_file_has_a_word_of_it(bake: Bake, database: str) 
     messaging = "none" if database == "none" else "rabbitmq"
     service = bake(database=database, messaging=messaging, sample="no")
     texts = {name: path.read_text("utf-8") for name, path in files(service).items()}
+    found = [name for name, text in texts.items() if re.search(words, name + text, re.IGNORECASE)]
+    assert found == []
+
+
+def test_without_kubernetes_no_file_has_a_word_of_it(bake: Bake) -> None:
+    words = "kustom|kubectl|prometheus_rule|canary|OVERLAY"
+    texts = {name: path.read_text("utf-8") for name, path in files(bake()).items()}
     found = [name for name, text in texts.items() if re.search(words, name + text, re.IGNORECASE)]
     assert found == []
 
@@ -253,5 +264,5 @@ def test_the_answers_end_up_in_every_place_once(bake: Bake) -> None:
 
 def test_choices_come_with_their_default_first() -> None:
     defaults = [CHOICES[name][0] for name in CHOICES]
-    assert defaults == ["3.14", "none", "none", "yes", "github", "MIT"]
+    assert defaults == ["3.14", "none", "none", "yes", "no", "github", "MIT"]
     assert QUESTIONS["service_slug"] == "{{ cookiecutter.service_name | slugify(max_length=40) }}"

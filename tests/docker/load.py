@@ -49,9 +49,9 @@ class Answer:
 class Client:
     """One caller, who keeps a connection as long as it lasts."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         """Connect at the first request."""
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        self._connection = http.client.HTTPConnection(host, port, timeout=30)
 
     def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """Ask once; `body` is bytes or what JSON knows, `If_Match="*"` a header.
@@ -93,13 +93,20 @@ def at_once(port: int, ask: Callable[[Client, int], Answer], count: int) -> list
 class Load:
     """Clients that ask one request after the other, between entering and leaving."""
 
-    def __init__(self, port: int, *asks: Callable[[Client], Answer], pause: float = 0.01) -> None:
+    def __init__(
+        self,
+        port: int,
+        *asks: Callable[[Client], Answer],
+        pause: float = 0.01,
+        host: str = "127.0.0.1",
+    ) -> None:
         """One client for each of `asks`."""
         self.answers: list[Answer] = []
         self.failures: list[str] = []
         self._leave = threading.Event()
         self._threads = [
-            threading.Thread(target=self._ask, args=(Client(port), ask, pause)) for ask in asks
+            threading.Thread(target=self._ask, args=(Client(port, host), ask, pause))
+            for ask in asks
         ]
 
     def _ask(self, client: Client, ask: Callable[[Client], Answer], pause: float) -> None:

@@ -1,0 +1,202 @@
+"""A service on Docker Swarm, the smallest engine for several machines: rolled without a loss.
+
+The engine is one node of a swarm only while these tests run.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.docker.containers import Bake
+from tests.docker.containers import build
+from tests.docker.containers import docker
+from tests.docker.containers import eventually
+from tests.docker.containers import status
+from tests.docker.load import Answer
+from tests.docker.load import Client
+from tests.docker.load import Load
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
+SECONDS = 240.0  # for what a busy machine does at last
+PRODUCT = "/v1/products/tea"
+GATEWAY = """\
+version: "3.8"
+services:
+  gateway:
+    image: envoyproxy/envoy:v1.40.0
+    command: [envoy, -c, /envoy.yaml, --concurrency, "1"]
+    configs: [{source: envoy, target: /envoy.yaml}]
+    ports: [{target: 8080, mode: host}]
+    deploy: {endpoint_mode: dnsrr}
+configs:
+  envoy: {file: ./envoy.yaml}
+"""
+# As a platform's gateway has it: the replicas by their names, asked for their readiness.
+ENVOY = """\
+static_resources:
+  clusters:
+    - name: service
+      type: STRICT_DNS
+      connect_timeout: 0.25s
+      dns_refresh_rate: 1s
+      respect_dns_ttl: false
+      health_checks:
+        - timeout: 3s
+          interval: 1s
+          unhealthy_threshold: 2
+          healthy_threshold: 1
+          http_health_check: {path: /readyz}
+      load_assignment:
+        cluster_name: service
+        endpoints:
+          - lb_endpoints:
+              - endpoint: {address: {socket_address: {address: SERVICE, port_value: 5000}}}
+  listeners:
+    - address: {socket_address: {address: 0.0.0.0, port_value: 8080}}
+      filter_chains:
+        - filters:
+            - name: http
+              typed_config:
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.\\
+                  http_connection_manager.v3.HttpConnectionManager"
+                stat_prefix: entry
+                http_filters:
+                  - name: router
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+                route_config:
+                  virtual_hosts:
+                    - name: all
+                      domains: ["*"]
+                      routes:
+                        - match: {prefix: /}
+                          route:
+                            cluster: service
+                            retry_policy:
+                              retry_on: connect-failure,refused-stream,reset-before-request
+                              num_retries: 3
+"""
+
+
+class Stack:
+    """The service's stack with a gateway of its own, and the images of its releases."""
+
+    def __init__(self, service: Path) -> None:
+        """Add the gateway's files to the service's folder."""
+        self.service = service
+        self.name = service.name
+        (service / "gateway.yaml").write_text(GATEWAY)
+        (service / "envoy.yaml").write_text(ENVOY.replace("SERVICE", self.name))
+
+    def deploy(self, release: str) -> None:
+        """Deploy a release; the roll-out goes on in the background."""
+        files = ("--compose-file", "compose.swarm.yaml", "--compose-file", "gateway.yaml")
+        command = ("docker", "stack", "deploy", "--resolve-image=never", *files, self.name)
+        environment = os.environ | {"IMAGE": f"{self.name}:{release}"}
+        done = subprocess.run(
+            command, cwd=self.service, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+    def inspect(self) -> dict[str, Any]:
+        """What the swarm knows of the service."""
+        found: list[dict[str, Any]] = json.loads(
+            docker("service", "inspect", f"{self.name}_{self.name}")
+        )
+        return found[0]
+
+    def wait_for(self, release: str, state: str) -> None:
+        """Wait until an update has ended so, and two replicas of the release alone run."""
+
+        def is_there() -> bool:
+            ended = self.inspect().get("UpdateStatus", {}).get("State", "")
+            return ended == state and self.running() == [f"{self.name}:{release}"] * 2
+
+        eventually(is_there, f"{release}: {state}", SECONDS)
+
+    def running(self) -> list[str]:
+        """The images of the service's tasks that run."""
+        shown = ("--format", "{{.CurrentState}} {{.Image}}")
+        lines = docker("service", "ps", *shown, f"{self.name}_{self.name}").splitlines()
+        return [line.rpartition(" ")[2] for line in lines if line.startswith("Running")]
+
+    def port(self) -> int:
+        """The port of this machine that leads to the gateway."""
+        label = f"label=com.docker.swarm.service.name={self.name}_gateway"
+        (container,) = docker("ps", "--quiet", "--filter", label).split()
+        return int(docker("port", container, "8080").splitlines()[0].rpartition(":")[2])
+
+    def load(self) -> Load:
+        """Some clients of the gateway, of whom each keeps a connection."""
+        return Load(self.port(), *[ask] * 6, pause=0.03)
+
+
+def ask(client: Client) -> Answer:
+    """Ask for what the sample has."""
+    return client("GET", PRODUCT)
+
+
+def complete(load: Load) -> int:
+    """Return how many requests were answered; all must have been, and well."""
+    assert load.failures == []
+    assert {answer.status for answer in load.answers} == {200}
+    return len(load.answers)
+
+
+@pytest.fixture(scope="module")
+def stack(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack of two replicas on a swarm of this engine alone, which it leaves in the end."""
+    slug = f"swarm-{uuid.uuid4().hex[:8]}"
+    folder = tmp_path_factory.mktemp("swarm")
+    service = Path(shutil.copytree(bake(service_slug=slug), folder / slug))
+    stack = Stack(service)
+    releases = {"one": "LABEL release=one", "two": "LABEL release=two", "broken": 'CMD ["false"]'}
+    build(service, f"{slug}:source")
+    for release, line in releases.items():
+        (folder / "Dockerfile").write_text(f"FROM {slug}:source\n{line}\n")
+        docker("build", "--quiet", "--tag", f"{slug}:{release}", str(folder))
+    docker("swarm", "init", "--advertise-addr=127.0.0.1", "--listen-addr=127.0.0.1:2377")
+    try:
+        stack.deploy("one")
+        eventually(lambda: stack.running() == [f"{slug}:one"] * 2, "two replicas", SECONDS)
+        eventually(lambda: status(stack.port(), PRODUCT) == 200, "the gateway", SECONDS)
+        yield stack
+    finally:
+        docker("stack", "rm", slug)
+        docker("swarm", "leave", "--force")
+        names = [f"{slug}:{release}" for release in ("source", *releases)]
+        eventually(lambda: not docker("ps", "-q", f"--filter=name={slug}"), "they end", SECONDS)
+        docker("rmi", "--force", *names)
+
+
+def test_a_replica_is_hardened_and_limited(stack: Stack) -> None:
+    task = stack.inspect()["Spec"]["TaskTemplate"]
+    container = task["ContainerSpec"]
+    limits = task["Resources"]["Limits"]
+    assert container["ReadOnly"]
+    assert container["CapabilityDrop"] == ["ALL"]
+    assert (limits["MemoryBytes"], limits["Pids"]) == (384 * 1024 * 1024, 200)
+
+
+def test_a_release_rolls_out_without_a_failed_request(stack: Stack) -> None:
+    with stack.load() as load:
+        stack.deploy("two")
+        stack.wait_for("two", "completed")
+    assert complete(load) > 500
+
+
+def test_a_release_that_does_not_start_is_taken_back_without_a_failed_request(
+    stack: Stack,
+) -> None:
+    with stack.load() as load:
+        stack.deploy("broken")
+        stack.wait_for("two", "rollback_completed")
+    complete(load)
