@@ -50,9 +50,9 @@ ODD_TEXTS = {
 }
 # At most so many files, and lines of Python under src/ that are not blank.
 SIZE_LIMITS = {
-    "nothing": ({}, 108, 3261),
-    "a database": ({"database": "postgresql"}, 143, 4180),
-    "events": ({"database": "postgresql", "messaging": "rabbitmq"}, 178, 5580),
+    "nothing": ({}, 110, 3261),
+    "a database": ({"database": "postgresql"}, 145, 4180),
+    "events": ({"database": "postgresql", "messaging": "rabbitmq"}, 180, 5580),
 }
 OWNERS_LINE_LIMIT = 260  # in the default service, of what its owner edits
 RUFF = (sys.executable, "-m", "ruff")
@@ -71,7 +71,7 @@ def test_every_file_parses(bake: Bake, answers: dict[str, str]) -> None:
     for name, path in files(bake(**answers)).items():
         text = path.read_text(encoding="utf-8")
         if path.suffix in (".yml", ".yaml"):
-            assert yaml.safe_load(text), name
+            assert all(yaml.safe_load_all(text)), name
         hook.parse(path.suffix, text)
 
 

@@ -1,5 +1,6 @@
 """A service on a real cluster: rolled, scaled, emptied and rolled back, under load."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -67,8 +68,9 @@ def test_a_release_migrates_becomes_ready_and_answers(deployed: Cluster) -> None
     (job,) = deployed.found("jobs")["items"]
     assert job["status"]["succeeded"] == 1
     assert job["metadata"]["name"].startswith(f"{deployed.service.name}-migrate-")
-    client = Client(5000, deployed.address(deployed.service.name))
-    assert [client("GET", path).status for path in PATHS] == [200, 200]
+    host = deployed.address(deployed.service.name)
+    with contextlib.closing(Client(5000, host)) as client:
+        assert [client("GET", path).status for path in PATHS] == [200, 200]
 
 
 def test_the_same_release_again_changes_nothing(deployed: Cluster, images: dict[str, str]) -> None:
