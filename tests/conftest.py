@@ -81,6 +81,12 @@ def commit(folder: Path, message: str = "A commit") -> Path:
 def installed(baked: Path, service_python: Path, folder: Path) -> Path:
     """Return a copy under a path with a space, committed, whose tools are installed."""
     service = Path(shutil.copytree(baked, folder / "my service"))
+    install(service, service_python)
+    return commit(service)
+
+
+def install(service: Path, service_python: Path) -> None:
+    """Give a service the tools that an environment has, as if make had installed them."""
     own = service_python.parents[1]
     for place, environment in ((".venv", own), (".venv/generator", own.parent / "generator")):
         (service / place).mkdir()
@@ -88,7 +94,6 @@ def installed(baked: Path, service_python: Path, folder: Path) -> Path:
             (service / place / name).symlink_to(environment / name)
     for stamp in ("run", "dev", "generator/ready"):
         (service / ".venv" / stamp).touch()
-    return commit(service)
 
 
 def make(service: Path, *arguments: str) -> tuple[int, str]:

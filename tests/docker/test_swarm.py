@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.deployment import commands
 from tests.docker.containers import Bake
 from tests.docker.containers import build
 from tests.docker.containers import docker
@@ -98,8 +99,11 @@ class Stack:
 
     def deploy(self, release: str) -> None:
         """Deploy a release; the roll-out goes on in the background."""
-        files = ("--compose-file", "compose.swarm.yaml", "--compose-file", "gateway.yaml")
-        command = ("docker", "stack", "deploy", "--resolve-image=never", *files, self.name)
+        (written,) = commands("On Docker Swarm")
+        *command, name = written.split()
+        assert name == "flask-microservice"
+        # The images are this engine's alone, and a gateway is needed to see a roll-out.
+        command += ["--resolve-image=never", "--compose-file=gateway.yaml", self.name]
         environment = os.environ | {"IMAGE": f"{self.name}:{release}"}
         done = subprocess.run(
             command, cwd=self.service, env=environment, capture_output=True, text=True

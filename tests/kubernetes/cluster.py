@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from tests.deployment import commands
 from tests.docker.containers import docker
 from tests.docker.containers import eventually
 
@@ -127,9 +128,13 @@ class Cluster:
         ctr(("images", "rm", *images))
 
     def make(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run one of the service's make targets for Kubernetes."""
-        given = ("TARGET=kubernetes", "OVERLAY=test", *arguments)
-        command = ("make", "--no-print-directory", *given)
+        """Run a make target for Kubernetes, as docs/deployment.md has it if it does."""
+        target, *others = arguments
+        written = {line.split()[1]: line.split()[2:] for line in commands("On Kubernetes")}
+        given = {one.partition("=")[0]: one for one in (*written.get(target, ()), *others)}
+        given["OVERLAY"] = "OVERLAY=test"
+        given.pop("IMAGE", "")  # the environment's
+        command = ("make", "--no-print-directory", target, *given.values())
         options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         merged = os.environ | environment
         return subprocess.run(command, cwd=self.service, env=merged, text=True, **options)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Bake
+from tests.conftest import install
 from tests.docker.containers import build
 from tests.docker.containers import docker
 from tests.docker.project import copied
@@ -36,39 +37,70 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def service(bake: Bake, tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Path:
+def service(
+    bake: Bake, service_python: Path, tmp_path_factory: pytest.TempPathFactory, cluster: Cluster
+) -> Path:
     """A service with a database, and an overlay that fits the cluster."""
     folder = tmp_path_factory.mktemp("kubernetes")
     service = copied(bake, folder, database="postgresql", kubernetes="yes")
+    install(service, service_python)
     cluster.adopt(service)
     return service
 
 
+# Releases beside the first: what is added to its image.
+ADDITIONS = {
+    "two": "LABEL release=two",
+    "broken": 'CMD ["python", "-m", "service", "no-such-command"]',
+    "unmigrated": "COPY migration.py migrations/versions/9999_broken.py",
+    "failing": "COPY app.py src/service/app.py",
+}
+MIGRATION = """
+revision = "9999"
+down_revision = "{head}"
+
+
+def upgrade() -> None:
+    raise RuntimeError("a migration that fails")
+"""
+FAILING = """
+made = create_app
+
+
+def create_app(settings: Settings | None = None) -> Application:
+    app = made(settings)
+    app.before_request(lambda: 1 / 0)
+    return app
+"""
+
+
 @pytest.fixture(scope="session")
 def images(service: Path, cluster: Cluster) -> Iterator[dict[str, str]]:
-    """Releases by name: two that work, one that does not start, one whose migration fails."""
+    """The names of the images of some releases."""
     name = f"docker.io/library/{service.name}"
-    made = {release: f"{name}:{release}" for release in ("one", "two", "broken", "unmigrated")}
-    build(service, made["one"])
-    additions = {
-        "two": "LABEL release=two",
-        "broken": 'CMD ["python", "-m", "service", "no-such-command"]',
-        "unmigrated": "COPY broken.py migrations/versions/9999_broken.py",
-    }
-    versions = service / "migrations" / "versions"
-    head = max(path.stem.split("_")[0] for path in versions.glob("*.py"))
+    made = {release: f"{name}:{release}" for release in ("one", *ADDITIONS)}
+    folder = service.parent / "releases"
+    folder.mkdir()
+    versions = (service / "migrations" / "versions").glob("*.py")
+    head = max(path.stem.split("_")[0] for path in versions)
+    (folder / "migration.py").write_text(MIGRATION.format(head=head))
+    app = (service / "src" / "service" / "app.py").read_text("utf-8")
+    (folder / "app.py").write_text(app + FAILING)
     try:
-        for release, line in additions.items():
-            folder = service.parent / release
-            folder.mkdir()
+        build(service, made["one"])
+        for release, line in ADDITIONS.items():
             (folder / "Dockerfile").write_text(f"FROM {made['one']}\n{line}\n")
-            (folder / "broken.py").write_text(
-                f'revision = "9999"\ndown_revision = "{head}"\n\n\n'
-                'def upgrade() -> None:\n    raise RuntimeError("a migration that fails")\n'
-            )
             build(folder, made[release])
         cluster.load(*made.values())
         yield made
     finally:
         cluster.unload(*made.values())
         docker("rmi", "--force", *made.values())
+
+
+@pytest.fixture(scope="module")
+def deployed(cluster: Cluster, images: dict[str, str]) -> Cluster:
+    """The cluster with the first release rolled out."""
+    cluster.passes("deploy", IMAGE=images["one"])
+    cluster.settle(2)
+    return cluster

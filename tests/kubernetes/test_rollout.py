@@ -29,14 +29,6 @@ def opens(client: Client) -> Answer:
         client.close()
 
 
-@pytest.fixture(scope="module")
-def deployed(cluster: Cluster, images: dict[str, str]) -> Cluster:
-    """The cluster with the first release rolled out."""
-    cluster.passes("deploy", IMAGE=images["one"])
-    cluster.settle(2)
-    return cluster
-
-
 @pytest.fixture
 def first(deployed: Cluster, images: dict[str, str]) -> Cluster:
     """The same, whatever a test before left behind."""

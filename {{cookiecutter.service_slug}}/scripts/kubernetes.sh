@@ -47,7 +47,8 @@ migrate() {
     kube apply --filename "$work/job"
     while state=$(ended "$job") && [ -z "$state" ]; do sleep 1; done
     case $state in
-        *Complete*) ;;
+        *Complete* | *SuccessCriteriaMet*) ;;
+        "") exit 1 ;; # kubectl has said why
         *) fail "$NAME: its migrations failed, and nothing was rolled out: kubectl --namespace $namespace logs job/$job" ;;
     esac
 }
@@ -103,11 +104,6 @@ route() {
 
 end_canary() {
     route "$NAME" 1
-    kube delete --ignore-not-found --filename "$work/canary"
-}
-
-canary() {
-    weigh 0
     kube delete --ignore-not-found --filename "$work/canary"
 }
 

@@ -274,6 +274,7 @@ def test_every_metric_that_the_readme_names_is_scraped(client: FlaskClient) -> N
         ("compose.yaml", r'^  "(.+)":$'),
         ("compose.override.yaml", r'^  "(.+)":$'),
         ("compose.yaml", r"image: \$\{IMAGE:-(.+)\}$"),
+        ("compose.swarm.yaml", r'^services:\n  "(.+)":$'),
     ],
 )
 def test_the_name_is_that_of_the_project(name: str, pattern: str) -> None:
@@ -363,6 +364,19 @@ def test_compose_gives_memory_for_as_many_requests_as_without_a_limit(tmp_path: 
     limit = int(compose()["mem_limit"].removesuffix("m")) * MIB
     (tmp_path / "memory.max").write_text(str(limit))
     assert default_concurrency(default("max_body_size"), tmp_path) == CONCURRENCY
+
+
+def test_swarm_gives_a_replica_what_compose_gives_a_container() -> None:
+    replica = yaml.safe_load(text("compose.swarm.yaml"))["services"][PROJECT.name]
+    container = compose()
+    for key in ("image", "stop_grace_period", "read_only", "cap_drop", "logging", "secrets"):
+        assert replica.get(key) == container.get(key), key
+    limits = (str(container["cpus"]), container["mem_limit"], container["pids_limit"])
+    assert tuple(replica["deploy"]["resources"]["limits"].values()) == limits
+    names, own = (
+        {pair.partition("=")[0] for pair in one["environment"]} for one in (container, replica)
+    )
+    assert own == names | {"DRAIN_DELAY"}
 
 
 def test_compose_gives_processes_for_as_many_requests_as_are_handled_and_wait() -> None:

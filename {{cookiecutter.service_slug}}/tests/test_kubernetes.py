@@ -252,7 +252,8 @@ def test_the_makefile_and_its_script_name_commands_and_files_that_exist() -> Non
     assert mentioned(r"sh (scripts/[\w.]+)", "kubernetes.mk") == {SCRIPT}
     targets = set(re.findall(r"^([a-z-]+):", makefiles(), re.MULTILINE))
     assert mentioned(r"\bmake ([a-z-]+) TARGET=", SCRIPT) <= targets
-    # What the script makes or finds, and a chart.
-    others = {"overlay/kustomization.yaml", "work/kustomization.yaml", "chart/templates/all.yaml"}
+    # What the script makes or finds, and Helm's.
+    others = {"overlay/kustomization.yaml", "work/kustomization.yaml"}
+    others |= {"chart/templates/all.yaml", "helm.sh"}
     for name in ("kubernetes.mk", SCRIPT, "scripts/canary.py", "deploy/kubernetes/README.md"):
         assert missing_files(name) <= others
