@@ -29,7 +29,6 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow]
 SECONDS = 240.0  # for what a busy machine does at last
 PRODUCT = "/v1/products/tea"
 GATEWAY = """\
-version: "3.8"
 services:
   gateway:
     image: envoyproxy/envoy:v1.40.0
