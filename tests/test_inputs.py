@@ -455,6 +455,7 @@ def test_what_is_typed_at_the_prompt_is_asked_again_until_it_is_good(
         "2",  # messaging, but there is no database
         "1",
         "",
+        "",
         "2",
         "",
     ]

@@ -131,11 +131,18 @@ class Stack:
         lines = docker("service", "ps", *shown, f"{self.name}_{self.name}").splitlines()
         return [line.rpartition(" ")[2] for line in lines if line.startswith("Running")]
 
+    def answers(self) -> bool:
+        """Whether the gateway is there and passes requests on."""
+        return bool(self._gateway()) and status(self.port(), PRODUCT) == 200
+
     def port(self) -> int:
         """The port of this machine that leads to the gateway."""
-        label = f"label=com.docker.swarm.service.name={self.name}_gateway"
-        (container,) = docker("ps", "--quiet", "--filter", label).split()
+        (container,) = self._gateway()
         return int(docker("port", container, "8080").splitlines()[0].rpartition(":")[2])
+
+    def _gateway(self) -> list[str]:
+        label = f"label=com.docker.swarm.service.name={self.name}_gateway"
+        return docker("ps", "--quiet", "--filter", label).split()
 
     def load(self) -> Load:
         """Some clients of the gateway, of whom each keeps a connection."""
@@ -170,7 +177,7 @@ def stack(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stac
     try:
         stack.deploy("one")
         eventually(lambda: stack.running() == [f"{slug}:one"] * 2, "two replicas", SECONDS)
-        eventually(lambda: status(stack.port(), PRODUCT) == 200, "the gateway", SECONDS)
+        eventually(stack.answers, "the gateway answers", SECONDS)
         yield stack
     finally:
         docker("stack", "rm", slug)

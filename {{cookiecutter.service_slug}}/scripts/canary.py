@@ -33,39 +33,40 @@ def ask(query: str) -> float | None:
     return float(result[0]["value"][1]) if result else None
 
 
-def broken(pods: str, window: str) -> str | None:
-    """Say which objective the pods broke within the window, or None."""
-    count = f"{DURATION}_count{{{pods}}}"
-    failed = f"{DURATION}_count{{{pods},http_response_status_code=~'5..'}}"
-    fast = f"{DURATION}_bucket{{{pods},le='{float(SLO['latency_seconds'])}'}}"
-    total = f"sum(increase({count}[{window}]))"
+def judge(pods: str, seconds: int) -> tuple[float, str | None]:
+    """Return how many requests the pods answered within the last seconds, and what they broke."""
+    window = f"[{seconds}s]"
+    total = f"sum(increase({DURATION}_count{{{pods}}}{window}))"
+    failed = f"{DURATION}_count{{{pods},http_response_status_code=~'5..'}}{window}"
+    fast = f"{DURATION}_bucket{{{pods},le='{float(SLO['latency_seconds'])}'}}{window}"
     ratios = {
-        "availability": f"(sum(increase({failed}[{window}])) or vector(0)) / {total}",
-        "latency": f"1 - sum(increase({fast}[{window}])) / {total}",
+        "availability": f"(sum(increase({failed})) or vector(0)) / {total}",
+        "latency": f"1 - sum(increase({fast})) / {total}",
     }
-    if (ask(total) or 0) < LEAST_REQUESTS:
-        return None
+    requests = ask(total) or 0
+    if requests < LEAST_REQUESTS:
+        return requests, None
     for name, query in ratios.items():
         ratio = ask(query) or 0
-        budget = (100 - SLO[f"{name}_percent"]) / 100
-        if ratio > BURN_RATE * budget:
-            return f"{name}: {ratio:.2%} of the canary's requests broke it"
-    return None
+        if ratio > BURN_RATE * (100 - SLO[f"{name}_percent"]) / 100:
+            return requests, f"{name}: {ratio:.2%} of the canary's requests broke it"
+    return requests, None
 
 
 def main(minutes: float, deployment: str) -> int:
     """Return the exit status: 0 if the canary kept the objectives for so many minutes."""
-    pods = f"pod=~'{deployment}-.+'"
-    window = f"{max(60, round(60 * minutes))}s"  # all of its life
-    until = time.monotonic() + 60 * minutes
-    while time.monotonic() < until:
+    started = time.monotonic()
+    requests = 0.0
+    while time.monotonic() - started < 60 * minutes:
         time.sleep(PAUSE)
         try:
-            if fault := broken(pods, window):
-                sys.exit(fault)
+            # Since the start alone: another canary's pods have names like these.
+            since = round(time.monotonic() - started)
+            requests, fault = judge(f"pod=~'{deployment}-.+'", since)
         except URLError as error:
             sys.exit(f"PROMETHEUS_URL: {error}")
-    requests = ask(f"sum({DURATION}_count{{{pods}}})") or 0
+        if fault:
+            sys.exit(fault)
     if requests < LEAST_REQUESTS:
         sys.exit(f"the canary had {requests:.0f} requests, too few to judge by")
     return 0
