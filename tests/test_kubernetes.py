@@ -291,8 +291,9 @@ def test_the_job_of_the_recipes_is_restricted_and_gets_the_settings(
     base = copy / "kubernetes" / "base"
     (base / "inventory.yaml").write_text(json.dumps(job(service)))
     kustomization = base / "kustomization.yaml"
-    listed = kustomization.read_text().replace("resources: [", "resources: [inventory.yaml, ")
-    kustomization.write_text(listed)
+    content = yaml.safe_load(kustomization.read_text("utf-8"))
+    content["resources"].append("inventory.yaml")
+    kustomization.write_text(json.dumps(content), "utf-8")
     objects = kustomize(copy / "kubernetes" / "overlays" / "production")
     (made,) = (one for one in objects if one["kind"] == "CronJob")
     assert faults_of_schema(made) == []
