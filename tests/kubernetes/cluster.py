@@ -42,7 +42,7 @@ SECRET = """\
 apiVersion: v1
 kind: Secret
 metadata: {{name: {name}, labels: {{app.kubernetes.io/component: secrets}}}}
-stringData: {{database-url: "{url}"}}
+stringData: {{{key}: "{url}"}}
 """
 # The address of this machine in the pods' network, the only one beyond their own that they reach.
 HOST = "10.99.0.1"
@@ -85,19 +85,12 @@ class Cluster:
         overlay.mkdir()
         (overlay / "kustomization.yaml").write_text(OVERLAY.format(namespace=self.namespace))
         (overlay / "config.env").write_text("LOG_LEVEL=INFO\n")
-        port = self._start_database()
-        (overlay / "secrets.yaml").write_text(
-            "".join(
-                SECRET.format(
-                    name=f"{service.name}-database-{role}",
-                    url=f"postgresql://{role}:{role}@{HOST}:{port}/service",
-                )
-                for role in ROLES
-            )
-        )
+        secrets = self._start_database()
+        texts = (SECRET.format(name=name, **secret) for name, secret in secrets.items())
+        (overlay / "secrets.yaml").write_text("".join(texts))
 
-    def _start_database(self) -> int:
-        """Start PostgreSQL with the service's roles, for pods alone; return its port."""
+    def _start_database(self) -> dict[str, dict[str, str]]:
+        """Start PostgreSQL with the service's roles, for pods alone; return the secrets."""
         name = f"{self.namespace}-db"
         options = ["--env=POSTGRES_DB=service", "--env=POSTGRES_PASSWORD=superuser"]
         for role in ROLES:
@@ -110,7 +103,12 @@ class Cluster:
         docker("run", "--detach", "--name", name, *publish, *options, POSTGRES)
         ask = ("docker", "exec", name, *READY, "--command", "SELECT 'application'::regrole")
         eventually(lambda: subprocess.run(ask, capture_output=True).returncode == 0, name)
-        return int(docker("port", name, "5432").rpartition(":")[2])
+        at = docker("port", name, "5432")
+        urls = {role: f"postgresql://{role}:{role}@{at}/service" for role in ROLES}
+        return {
+            f"{self.service.name}-database-{role}": {"key": "database-url", "url": url}
+            for role, url in urls.items()
+        }
 
     def address(self, service: str) -> str:
         """The address of a Service, which this machine reaches too."""
