@@ -6,6 +6,7 @@ The engine is one node of a swarm only while these tests run.
 import json
 import os
 import shutil
+import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ services:
     image: envoyproxy/envoy:v1.40.0
     command: [envoy, -c, /envoy.yaml, --concurrency, "1"]
     configs: [{source: envoy, target: /envoy.yaml}]
-    ports: [{target: 8080, mode: host}]
+    ports: [{target: 8080, published: PORT, mode: host}]
     deploy: {endpoint_mode: dnsrr}
 configs:
   envoy: {file: ./envoy.yaml}
@@ -93,7 +94,10 @@ class Stack:
         """Add the gateway's files to the service's folder."""
         self.service = service
         self.name = service.name
-        (service / "gateway.yaml").write_text(GATEWAY)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        (service / "gateway.yaml").write_text(GATEWAY.replace("PORT", str(self.port)))
         (service / "envoy.yaml").write_text(ENVOY.replace("SERVICE", self.name))
 
     def deploy(self, release: str) -> None:
@@ -131,22 +135,9 @@ class Stack:
         lines = docker("service", "ps", *shown, f"{self.name}_{self.name}").splitlines()
         return [line.rpartition(" ")[2] for line in lines if line.startswith("Running")]
 
-    def answers(self) -> bool:
-        """Whether the gateway is there and passes requests on."""
-        return bool(self._gateway()) and status(self.port(), PRODUCT) == 200
-
-    def port(self) -> int:
-        """The port of this machine that leads to the gateway."""
-        (container,) = self._gateway()
-        return int(docker("port", container, "8080").splitlines()[0].rpartition(":")[2])
-
-    def _gateway(self) -> list[str]:
-        label = f"label=com.docker.swarm.service.name={self.name}_gateway"
-        return docker("ps", "--quiet", "--filter", label).split()
-
     def load(self) -> Load:
         """Some clients of the gateway, of whom each keeps a connection."""
-        return Load(self.port(), *[ask] * 6, pause=0.03)
+        return Load(self.port, *[ask] * 6, pause=0.03)
 
 
 def ask(client: Client) -> Answer:
@@ -177,7 +168,7 @@ def stack(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stac
     try:
         stack.deploy("one")
         eventually(lambda: stack.running() == [f"{slug}:one"] * 2, "two replicas", SECONDS)
-        eventually(stack.answers, "the gateway answers", SECONDS)
+        eventually(lambda: status(stack.port, PRODUCT) == 200, "the gateway answers", SECONDS)
         yield stack
     finally:
         docker("stack", "rm", slug)
