@@ -74,10 +74,12 @@ def lab(start: Start, store: Database) -> Lab:
     return Lab(store, run)
 
 
-def send(body: bytes, kind: str = Ping.TYPE, headers: Any = None) -> None:
+def send(
+    body: bytes, headers: Any = None, message_id: str = "sent", queue: str = topology.QUEUE
+) -> None:
     """Send a message as any sender on the broker may."""
-    message = aio_pika.Message(body, message_id="sent", type=kind, headers=headers)
-    on_channel(lambda channel: channel.default_exchange.publish(message, topology.QUEUE))
+    message = aio_pika.Message(body, message_id=message_id, headers=headers)
+    on_channel(lambda channel: channel.default_exchange.publish(message, queue))
 
 
 def replay(*ids: str) -> int:
@@ -174,8 +176,7 @@ def test_a_poison_event_is_parked_while_others_flow_and_replayed_once(lab: Lab) 
 def test_only_the_dead_letters_that_are_named_are_replayed(lab: Lab) -> None:
     on_channel(lambda channel: topology.declare_queue(channel, ()))
     for number in "1234":
-        message = aio_pika.Message(b"{}", message_id=number)
-        on_channel(lambda channel: channel.default_exchange.publish(message, topology.DEAD_QUEUE))  # noqa: B023
+        send(b"{}", message_id=number, queue=topology.DEAD_QUEUE)
     assert replay("2", "3", "9") == 2
     assert [letter["id"] for letter in letters()] == ["1", "4"]
     assert count(topology.QUEUE) == 2
