@@ -142,8 +142,8 @@ class Process:
         )
         return float(line.split()[1])
 
-    def wait_ready(self) -> None:
-        """Return once it takes requests."""
+    def wait_ready(self, seconds: float = 15) -> None:
+        """Return once it takes requests; fail after `seconds`."""
 
         def is_ready() -> bool:
             try:
@@ -153,7 +153,7 @@ class Process:
                     pytest.fail(f"the service ended with {self.popen.returncode}:\n{self.output}")
                 return False
 
-        wait_until(is_ready)
+        wait_until(is_ready, seconds)
 
     def wait_active(self, count: int) -> None:
         """Return once it is handling so many requests."""

@@ -69,7 +69,10 @@ def lab(start: Start, store: Database) -> Lab:
     script = str(ROOT / "tests" / "messages.py")
 
     def run(name: str, ready: bool = True, **environment: str) -> Process:
-        return start(name, script, name, ready=ready, BROKER_URL=BROKER, **environment)
+        process = start(name, script, name, ready=False, BROKER_URL=BROKER, **environment)
+        if ready:
+            process.wait_ready(WAIT)
+        return process
 
     return Lab(store, run)
 
@@ -252,7 +255,7 @@ def test_a_queue_with_other_arguments_is_told_and_waited_for(lab: Lab) -> None:
     assert consumer.get("/readyz")[0] == 503
     assert consumer.get("/livez")[0] == 200
     on_channel(delete_queues)
-    consumer.wait_ready()
+    consumer.wait_ready(WAIT)
 
 
 def test_an_event_that_no_queue_wants_waits_and_holds_up_no_other(lab: Lab) -> None:
