@@ -50,9 +50,9 @@ ODD_TEXTS = {
 }
 # At most so many files, and lines of Python under src/ that are not blank.
 SIZE_LIMITS = {
-    "nothing": ({}, 110, 3261),
-    "a database": ({"database": "postgresql"}, 145, 4180),
-    "events": ({"database": "postgresql", "messaging": "rabbitmq"}, 180, 5580),
+    "nothing": ({}, 112, 3261),
+    "a database": ({"database": "postgresql"}, 147, 4180),
+    "events": ({"database": "postgresql", "messaging": "rabbitmq"}, 182, 5580),
 }
 OWNERS_LINE_LIMIT = 260  # in the default service, of what its owner edits
 RUFF = (sys.executable, "-m", "ruff")

@@ -399,6 +399,19 @@ def test_the_manifest_says_what_the_project_and_the_settings_say(client: FlaskCl
     )
 
 
+def test_the_gateway_strips_the_name_of_the_project_and_asks_its_port() -> None:
+    route = yaml.safe_load(text("deploy/gateway/route.yaml"))
+    (rule,) = route["spec"]["rules"]
+    assert route["metadata"]["name"] == PROJECT.name
+    assert [match["path"] for match in rule["matches"]] == [
+        {"type": "PathPrefix", "value": f"/{PROJECT.name}"}
+    ]
+    assert [one["urlRewrite"]["path"] for one in rule["filters"]] == [
+        {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}
+    ]
+    assert rule["backendRefs"] == [{"name": PROJECT.name, "port": default("port")}]
+
+
 def test_the_readme_names_what_the_gateway_keeps_from_the_outside() -> None:
     fixed = mentioned(r'"(/(?!no/)[\w./-]+)"', "scripts/smoke.py")
     for row in mentioned(r"^\| (.+) are on the port of the API", "README.md"):
