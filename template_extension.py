@@ -1,6 +1,7 @@
 """The template's Jinja extension: its syntax, which answers are accepted, how they are written.
 
 cookiecutter loads it before the first question, so a bad answer ends in one line and no folder.
+platform/template_extension.py runs the same code for the questions beside that file.
 """
 
 import json
@@ -18,6 +19,7 @@ from cookiecutter.exceptions import FailedHookException
 from cookiecutter.prompt import read_user_choice
 from cookiecutter.prompt import read_user_variable
 from jinja2 import Environment
+from jinja2 import FileSystemLoader
 from jinja2 import Undefined
 from jinja2 import pass_context
 from jinja2.ext import Extension
@@ -63,9 +65,11 @@ NEEDS = {("messaging", "rabbitmq"): ("database", "postgresql")}
 PORTS = {f"{port}{number}" for port in ("com", "lpt") for number in range(10)}
 DEVICES = {"aux", "con", "nul", "prn", *PORTS}
 TEMPLATE_FOLDERS = {"benchmarks", "docs", "hooks", "platform", "scripts", "templates", "tests"}
-RESERVED = DEPENDENCIES | DEVICES | TEMPLATE_FOLDERS | {"localhost"}
+RESERVED = DEPENDENCIES | DEVICES | TEMPLATE_FOLDERS | {"gateway", "localhost"}
 
-FOLDER = "{{cookiecutter.service_slug}}"
+SLUG_QUESTION = next(name for name in QUESTIONS if name.endswith("_slug"))
+OUTER_TEMPLATES = str(TEMPLATE.parent / "templates")
+FOLDER = f"{{{{cookiecutter.{SLUG_QUESTION}}}}}"
 MARKER = re.compile(r"^(.*\S)[ \t]+# only-if: (.+)$", re.MULTILINE)
 NOT_FOR_FILES = re.compile(r"\{\{(?! cookiecutter\.)")
 NOT_FOR_HOOKS = re.compile(r"\{\{(?! \w+ \| tojson }})|# \{[%#]")
@@ -97,7 +101,8 @@ def slug_fault(value: str) -> str | None:
     if len(value) > SLUG_LIMIT:
         return f"use at most {SLUG_LIMIT} characters"
     if value in RESERVED:
-        return f"this name is taken by a dependency, a device or a folder; try {value}-service"
+        kind = SLUG_QUESTION.removesuffix("_slug")
+        return f"this name is taken by a dependency, a device or a folder; try {value}-{kind}"
     return None
 
 
@@ -113,7 +118,7 @@ def complaint(name: str, value: object) -> str | None:
     elif not isinstance(value, str):
         fault = "give it as text"
     else:
-        fault = slug_fault(value) if name == "service_slug" else text_fault(value)
+        fault = slug_fault(value) if name == SLUG_QUESTION else text_fault(value)
     if fault is None:
         return None
     shown = json.dumps(value)
@@ -265,9 +270,16 @@ class TemplateExtension(Extension):
     ) -> str:
         """Leave to Jinja the template's own syntax; a string without a name may be an answer."""
         if name is not None:
+            self._find_licences()
             return MARKER.sub(_condition, NOT_FOR_FILES.sub(_literally, source))
         if source == FOLDER:
-            return "{{ (cookiecutter | checked).service_slug }}"
+            return f"{{{{ (cookiecutter | checked).{SLUG_QUESTION} }}}}"
         if source in self.hooks:
             return NOT_FOR_HOOKS.sub(_literally, source)
         return source if source in self.defaults else SYNTAX.sub(_literally, source)
+
+    def _find_licences(self) -> None:
+        """Let a template in a folder of this one include what lies in the outer templates/."""
+        loader = self.environment.loader
+        if isinstance(loader, FileSystemLoader) and OUTER_TEMPLATES not in loader.searchpath:
+            loader.searchpath.append(OUTER_TEMPLATES)

@@ -117,11 +117,13 @@ def applies(wanted: Wanted, answers: Mapping[str, Any]) -> bool:
     return all(answers[question] in accepted for question, accepted in wanted.items())
 
 
-def prune(root: Path, answers: Mapping[str, Any]) -> None:
+def prune(
+    root: Path, answers: Mapping[str, Any], optional: Mapping[str, Wanted] = OPTIONAL
+) -> None:
     """Remove what the answers do not ask for from `root`, and the folders that this empties."""
     for cache in CACHES:
         shutil.rmtree(root / cache, ignore_errors=True)
-    for path, wanted in OPTIONAL.items():
+    for path, wanted in optional.items():
         if applies(wanted, answers):
             continue
         target = root / path
@@ -217,8 +219,13 @@ def without_credentials(address: str) -> str:
     return re.sub(r"^((?!ssh:)[\w+.-]+://)[^/?#]*@", r"\1", address)
 
 
-def record(root: Path, answers: Mapping[str, Any], template: Path) -> str | None:
-    """Write `.cruft.json`, by which `cruft update` knows the version; return why if it can't."""
+def record(
+    root: Path, answers: Mapping[str, Any], template: Path, directory: str | None = None
+) -> str | None:
+    """Write `.cruft.json`, by which `cruft update` knows the version; return why if it can't.
+
+    `directory` is the template's, inside of its repository, the folder `template`.
+    """
     if git(template, "rev-parse", "--show-prefix") != "":
         return "the template is no git clone"
     if git(template, "status", "--porcelain") != "":
@@ -230,7 +237,7 @@ def record(root: Path, answers: Mapping[str, Any], template: Path) -> str | None
         "commit": git(template, "rev-parse", "HEAD"),
         "checkout": answers.get("_checkout"),
         "context": {"cookiecutter": given},
-        "directory": None,
+        "directory": directory,
     }
     (root / ".cruft.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     return None
@@ -274,6 +281,25 @@ def report(root: Path, answers: Mapping[str, Any], checks: list[str]) -> None:
     print(f"  curl --retry 20 --retry-delay 1 --retry-all-errors localhost:5000/{path}")
 
 
+def complete(
+    root: Path, answers: Mapping[str, Any], template: Path, directory: str | None = None
+) -> list[str] | None:
+    """Verify, record and put under git a project; return what was checked, None for a fault."""
+    running = start_tools(root)
+    if found := faults(root):
+        for process in running.values():
+            process.kill()
+            process.wait()
+        refuse(found)
+        return None
+    checks = ["Python, TOML and JSON parse", "no template syntax is left"]
+    if reason := record(root, answers, template, directory):
+        checks.append(f"no .cruft.json, {reason}")
+    if git(root, "rev-parse", "--is-inside-work-tree") != "true":
+        git(root, "init", "--quiet", "--initial-branch=main")
+    return checks + [f"{name}: {verdict(process)}" for name, process in running.items()]
+
+
 def refuse(found: list[str]) -> int:
     """Print the faults, if there are any, and return the exit status."""
     if found:
@@ -291,18 +317,9 @@ def main(root: Path, answers: Mapping[str, Any], template: Path) -> int:
         return refuse(faults(root))
     write_secrets(root, answers)
     let_containers_read(root)
-    running = start_tools(root)
-    if found := faults(root):
-        for process in running.values():
-            process.kill()
-            process.wait()
-        return refuse(found)
-    checks = ["Python, TOML and JSON parse", "no template syntax is left"]
-    if reason := record(root, answers, template):
-        checks.append(f"no .cruft.json, {reason}")
-    if git(root, "rev-parse", "--is-inside-work-tree") != "true":
-        git(root, "init", "--quiet", "--initial-branch=main")
-    checks += [f"{name}: {verdict(process)}" for name, process in running.items()]
+    checks = complete(root, answers, template)
+    if checks is None:
+        return 1
     report(root, answers, checks)
     return 0
 

@@ -1,0 +1,1 @@
+"""The platform's commands: the gateway's routes, and the services behind it as one system."""

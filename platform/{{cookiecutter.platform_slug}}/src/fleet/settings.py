@@ -1,0 +1,92 @@
+"""The gateway's settings: gateway/settings.yaml, and where traces go, which the services share."""
+
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import SplitResult
+from urllib.parse import urlsplit
+
+from fleet.documents import Node
+from fleet.project import Project
+from fleet.project import Refusal
+from fleet.project import read_environment
+from fleet.project import read_yaml
+from fleet.routes import LARGEST_BODY
+
+ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+SAMPLER = "OTEL_TRACES_SAMPLER"
+RATIO = "OTEL_TRACES_SAMPLER_ARG"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What gateway/settings.yaml and config/common.env say, and whether there is a certificate."""
+
+    trusted_proxies: list[str]  # networks
+    requests_per_second: int
+    burst: int
+    max_request_bytes: int
+    request_timeout: int  # seconds
+    collector: SplitResult | None
+    sampled_percent: float
+    has_certificate: bool
+
+
+def read_settings(project: Project) -> Settings:
+    """Read and check the settings."""
+    path = project.gateway / "settings.yaml"
+    fields = Node(read_yaml(path), project.shown(path)).fields(
+        "trusted_proxies", "rate_limit", "max_request_bytes", "request_timeout"
+    )
+    rates = fields["rate_limit"].fields("requests_per_second", "burst")
+    rate = rates["requests_per_second"].number(1, 100_000)
+    collector, percent = _traces(project)
+    return Settings(
+        trusted_proxies=[_network(node) for node in fields["trusted_proxies"].items()],
+        requests_per_second=rate,
+        burst=rates["burst"].number(rate, 1_000_000),
+        max_request_bytes=fields["max_request_bytes"].number(1, LARGEST_BODY),
+        request_timeout=fields["request_timeout"].number(1, 3600),
+        collector=collector,
+        sampled_percent=percent,
+        has_certificate=_has_certificate(project),
+    )
+
+
+def _network(node: Node) -> str:
+    try:
+        return str(ipaddress.ip_network(str(node.value)))
+    except ValueError:
+        raise node.refuse("write a network such as 10.0.0.0/8, or an address") from None
+
+
+def _traces(project: Project) -> tuple[SplitResult | None, float]:
+    """Return the collector's address and how many traces in a hundred it gets."""
+    path = project.config / "common.env"
+    variables = read_environment(path)
+    name = project.shown(path)
+    endpoint = variables.get(ENDPOINT, "")
+    address = urlsplit(endpoint)
+    try:
+        is_good = address.scheme in ("http", "https") and address.hostname and address.port != 0
+    except ValueError:  # its port is no number
+        is_good = False
+    if endpoint and (not is_good or address.username is not None):
+        raise Refusal(f"{name}: {ENDPOINT}: write an address such as http://collector:4318")
+    if not variables.get(SAMPLER, "").endswith("traceidratio"):
+        return address if endpoint else None, 100.0
+    try:
+        ratio = float(variables.get(RATIO, "1"))
+    except ValueError:
+        ratio = -1
+    if not 0 <= ratio <= 1:
+        raise Refusal(f"{name}: {RATIO}: write a number from 0 to 1")
+    return address if endpoint else None, ratio * 100
+
+
+def _has_certificate(project: Project) -> bool:
+    there = [(project.gateway / "tls" / name).is_file() for name in ("tls.crt", "tls.key")]
+    if any(there) and not all(there):
+        raise Refusal(
+            "gateway/tls: a certificate is tls.crt and tls.key; add the one or remove both"
+        )
+    return all(there)
