@@ -1,10 +1,8 @@
 """Routes and settings as what Envoy reads: its listeners, routes, clusters and certificate."""
 
 import json
-import re
 from collections.abc import Sequence
 from copy import deepcopy
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,8 +21,26 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 RETRY_UNSEEN = "connect-failure,refused-stream,reset-before-request"
 RETRY_SAFE = f"{RETRY_UNSEEN},reset,retriable-status-codes"
 RETRIED_STATUSES = [502, 503, 504]
-# What the gateway itself may answer.
-STATUSES = (400, 403, 404, 408, 413, 414, 415, 426, 429, 431, 500, 501, 502, 503, 504)
+# What a proxy in front says of its client, if it is trusted.
+SAID_BY_PROXIES = {"x-forwarded-", "forwarded", "x-real-ip"}
+# What the gateway itself may answer, with the titles that the services use.
+TITLES = {
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    408: "Request Timeout",
+    413: "Request Entity Too Large",
+    414: "Request URI Too Long",
+    415: "Unsupported Media Type",
+    426: "Upgrade Required",
+    429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
 RATE_KEY = "masked_remote_address"
 
 
@@ -59,8 +75,7 @@ def _list_of_services(body: str) -> Resource:
 def _route(route: Route, settings: Settings) -> list[Resource]:
     """Return the entries of one route, the more special first."""
     hidden = [
-        {"match": {"safe_regex": {"regex": _spellings(path)}}, "direct_response": {"status": 404}}
-        for path in route.hidden
+        {"match": {"path": path}, "direct_response": {"status": 404}} for path in route.hidden
     ]
     if not route.is_prefix:
         return _forwarded(route, {"path": route.path}, settings)
@@ -79,12 +94,6 @@ def _route(route: Route, settings: Settings) -> list[Resource]:
     else:
         itself = _forwarded(route, {"path": route.path}, settings)
     return [*hidden, *itself, *_forwarded(route, inside, settings)]
-
-
-def _spellings(path: str) -> str:
-    """Return a regular expression of a path, each letter plain or percent-encoded."""
-    letters = (f"(?:{re.escape(letter)}|%{ord(letter):02x})" for letter in path[1:])
-    return f"(?i)/{''.join(letters)}"
 
 
 def _methods(*methods: str) -> Resource:
@@ -194,7 +203,8 @@ def listener(entry: Resource, settings: Settings, gateway: str) -> Resource:
     chains: list[Resource] = [{"filters": [_filter(manager)]}]
     if settings.trusted_proxies:
         believing = deepcopy(manager)
-        del believing["early_header_mutation_extensions"]
+        (early,) = believing["early_header_mutation_extensions"]
+        early["typed_config"]["mutations"] = _without_said(early["typed_config"]["mutations"])
         believing["xff_num_trusted_hops"] = 1
         networks = [_range(network) for network in settings.trusted_proxies]
         match = {"source_prefix_ranges": networks}
@@ -209,6 +219,16 @@ def listener(entry: Resource, settings: Settings, gateway: str) -> Resource:
         "per_connection_buffer_limit_bytes": 65536,
         "filter_chains": chains,
     }
+
+
+def _without_said(mutations: list[Resource]) -> list[Resource]:
+    """Return the mutations but those of headers that a trusted proxy may send."""
+    return [item for item in mutations if not set(_names(item)) & SAID_BY_PROXIES]
+
+
+def _names(mutation: Resource) -> list[str]:
+    matched = mutation.get("remove_on_match", {}).get("key_matcher", {})
+    return [mutation.get("remove", ""), matched.get("prefix", "")]
 
 
 def _filter(manager: Resource) -> Resource:
@@ -233,18 +253,18 @@ def _complete(manager: Resource, settings: Settings, gateway: str) -> None:
     limit["descriptors"] = [{"entries": [{"key": RATE_KEY}], "token_bucket": rate}]
     limit["token_bucket"] = rate
     model = manager["local_reply_config"]["mappers"].pop()
-    manager["local_reply_config"]["mappers"] = [_problem(status, model) for status in STATUSES]
+    manager["local_reply_config"]["mappers"] = [_problem(*pair, model) for pair in TITLES.items()]
     manager["tracing"] = _tracing(settings, gateway)
 
 
-def _problem(status: int, model: Resource) -> Resource:
-    """Return the model of a problem for one status, with its title."""
+def _problem(status: int, title: str, model: Resource) -> Resource:
+    """Return the model of a problem, for one status."""
     problem = deepcopy(model)
     problem["filter"]["status_code_filter"]["comparison"] = {
         "op": "EQ",
         "value": {"default_value": status, "runtime_key": f"problem_{status}"},
     }
-    problem["body_format_override"]["json_format"]["title"] = HTTPStatus(status).phrase
+    problem["body_format_override"]["json_format"]["title"] = title
     return problem
 
 
