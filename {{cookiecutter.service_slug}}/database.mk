@@ -58,7 +58,7 @@ lint: lint-migrations
 # The service itself never migrates; this is for a developer's own SQLite.
 run dev: $(if $(DATABASE_URL)$(DATABASE_URL_FILE),,migrate)
 
-up smoke: .readable .postgres-image
+.prepared: .readable .postgres-image
 
 .postgres-image:
 	@docker image inspect $(POSTGRES) >/dev/null 2>&1 || docker pull --quiet $(POSTGRES)

@@ -5,12 +5,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fleet import applying
 from fleet import envoy
+from fleet import joining
+from fleet import operating
+from fleet import release
+from fleet import status
 from fleet.project import Refusal
 from fleet.project import find_project
 
 # Each has `add_commands(commands)`.
-MODULES = (envoy,)
+MODULES = (envoy, joining, operating, release, applying, status)
 
 
 def parser() -> argparse.ArgumentParser:
