@@ -8,9 +8,8 @@ from fleet import envoy
 from fleet.configuration import Configuration
 from fleet.configuration import check_files
 from fleet.configuration import check_services
-from fleet.containers import System
-from fleet.containers import attempt
 from fleet.containers import replicas
+from fleet.engine import attempt
 from fleet.project import Project
 from fleet.project import Refusal
 from fleet.rollout import build
@@ -19,9 +18,10 @@ from fleet.rollout import say
 from fleet.services import Service
 from fleet.services import joined
 from fleet.state import State
-from fleet.state import locked
 from fleet.state import states_of
 from fleet.state import write_state
+from fleet.system import System
+from fleet.system import changing
 
 
 def check(project: Project, _arguments: argparse.Namespace) -> None:
@@ -45,7 +45,7 @@ def _check(
 
 def apply(project: Project, _arguments: argparse.Namespace) -> None:
     """Roll out the committed configuration to the services for which it changed."""
-    with locked(project):
+    with changing(project):
         refuse_uncommitted(project, "config")
         services = joined(project)
         states = states_of(project, services)

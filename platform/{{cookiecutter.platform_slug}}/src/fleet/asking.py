@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet.containers import attempt
-from fleet.containers import model
+from fleet.engine import attempt
 from fleet.project import write
 from fleet.services import Service
+from fleet.system import model
 
 MASKED = "**********"
 HARDENED = ("--rm", "--network=none", "--read-only", "--cap-drop=ALL", "--pull=never")

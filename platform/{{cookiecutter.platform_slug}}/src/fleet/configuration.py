@@ -1,12 +1,12 @@
 """The central configuration: what config/ says to each service, checked by the service itself."""
 
-import difflib
 import hashlib
 import re
 from collections.abc import Iterable
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from difflib import get_close_matches as close
 from pathlib import Path
 
 from fleet.asking import ask
@@ -63,7 +63,7 @@ def check_services(
     if found and not faults:
         everyone = frozenset[str]().union(*known)
         common = readers[0].common
-        faults = _unknown(f"config/{COMMON}", common, everyone, "no service that joined has it")
+        faults = unknown(f"config/{COMMON}", common, everyone, "no service that joined has it")
     if faults:
         raise Refusal("\n".join(dict.fromkeys(faults)))
     return {
@@ -97,22 +97,23 @@ class Reader:
         """Collect the faults; return the names that the service knows, if it reads the values."""
         variables, _ = given_by_compose(self.service)
         for name, value in self.values.items():
-            if remedy := _remedy(name, value, name in variables and name in self.own):
-                self.faults.append(f"{self.origin(name)}: {name}: {remedy}")
+            if fault := remedy(name, value, name in variables and name in self.own):
+                self.faults.append(f"{self.origin(name)}: {name}: {fault}")
         self.values = {name: self.values[name] for name in self.values if name not in variables}
         answer = ask(self.service, image, self.values)
         for name, fault in answer.refused.items():
             self.faults.append(f"{self.origin(name)}: {name}: {fault}")
         for name in sorted(answer.secrets):
-            remedy = "is a secret: give it to the service as a file, never in git"
-            self.faults.append(f"{self.origin(name)}: {name}: {remedy}")
+            fault = "is a secret: give it to the service as a file, never in git"
+            self.faults.append(f"{self.origin(name)}: {name}: {fault}")
         if not answer.refused:
             reason = f"{self.service.slug} has no such setting"
-            self.faults += _unknown(self.file, self.own, answer.names, reason)
+            self.faults += unknown(self.file, self.own, answer.names, reason)
         return answer.names
 
 
-def _remedy(name: str, value: str, is_set_by_compose: bool) -> str | None:
+def remedy(name: str, value: str, is_set_by_compose: bool) -> str | None:
+    """Return what to do about a value that no service should be told, whatever its settings."""
     if name in FIXED:
         return "the gateway relies on the port of service.yaml; remove it"
     if is_set_by_compose:
@@ -124,13 +125,13 @@ def _remedy(name: str, value: str, is_set_by_compose: bool) -> str | None:
     return None
 
 
-def _unknown(file: str, values: Iterable[str], known: Iterable[str], reason: str) -> list[str]:
+def unknown(file: str, values: Iterable[str], known: Iterable[str], reason: str) -> list[str]:
     """Return a line for each name that is not known, with the one that may be meant."""
     names = sorted(known)
     found = []
     for name in values:
         if name not in names:
-            near = difflib.get_close_matches(name.upper(), names, 1)
+            near = [one for given in (name, name.upper()) for one in close(given, names, 1)]
             found.append(f"{file}: {name}: {reason}" + (f"; is it {near[0]}?" if near else ""))
     return found
 
@@ -141,7 +142,7 @@ def check_files(project: Project, services: Iterable[Service]) -> None:
     names = sorted(path.name for path in project.config.iterdir() if path.name[0] != ".")
     strays = [name for name in names if name not in (COMMON, *slugs)]
     if strays:
-        raise Refusal("\n".join(_unknown("config", strays, slugs, "no such service has joined")))
+        raise Refusal("\n".join(unknown("config", strays, slugs, "no such service has joined")))
 
 
 def check_deployed(project: Project, service: Service, image: str, name: str) -> None:

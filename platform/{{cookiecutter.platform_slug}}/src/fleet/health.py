@@ -1,7 +1,7 @@
 """Which replicas the running gateway sends requests to."""
 
-from fleet.containers import attempt
 from fleet.containers import replicas
+from fleet.engine import attempt
 from fleet.project import Project
 
 # The image has no curl; compose.yaml's health check asks the same port.

@@ -4,10 +4,9 @@ import argparse
 from pathlib import Path
 
 from fleet import envoy
-from fleet.containers import docker
-from fleet.containers import parts_of
 from fleet.containers import replicas
 from fleet.containers import retire
+from fleet.engine import docker
 from fleet.health import gateway_runs
 from fleet.operating import start
 from fleet.project import Project
@@ -25,14 +24,15 @@ from fleet.services import read_service
 from fleet.services import with_line
 from fleet.services import without_folder
 from fleet.state import forget_state
-from fleet.state import locked
+from fleet.system import changing
+from fleet.system import parts_of
 
 
 def join(project: Project, arguments: argparse.Namespace) -> None:
     """Let a service join; where the gateway runs, start it and then send it requests."""
     if not arguments.service:
         raise Refusal("name the service's folder, as in: make join SERVICE=../orders")
-    with locked(project):
+    with changing(project):
         service = read_service(Path(arguments.service).resolve())
         others = [one for one in joined(project) if one.folder.resolve() != service.folder]
         _check_names(project, service, others)
@@ -68,17 +68,23 @@ def _take(project: Project, service: Service, text: str, prepared: envoy.Prepare
         write(project.services, text)
         if is_served and not runs:
             start(project, service)
+        write(route, service.route)
+        prepared.write()
+        if is_served:
+            await_gateway(project, service)
     except BaseException:
         if not is_there:
-            write(project.services, before)
-            _remove(project, service)
+            _take_back(project, service, before)
         raise
-    write(route, service.route)
-    prepared.write()
-    if is_served:
-        await_gateway(project, service)
     rest = "" if is_served else "; make up starts it"
     say(service, f"has joined {project.name}{rest}")
+
+
+def _take_back(project: Project, service: Service, before: str) -> None:
+    (project.routes / f"{service.slug}.yaml").unlink(missing_ok=True)
+    envoy.prepare(project).write()
+    write(project.services, before)
+    _remove(project, service)
 
 
 def leave(project: Project, arguments: argparse.Namespace) -> None:
@@ -88,7 +94,7 @@ def leave(project: Project, arguments: argparse.Namespace) -> None:
     if folder is None:
         print(f"{name}: it has not joined {project.name}; there is nothing to do")
         return
-    with locked(project):
+    with changing(project):
         text = without_folder(project, folder)
         service = read_service(folder) if folder.is_dir() else None
         slug = service.slug if service else folder.name

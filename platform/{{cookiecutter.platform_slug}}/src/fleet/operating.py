@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from fleet import envoy
 from fleet.configuration import check_deployed
 from fleet.configuration import check_services
-from fleet.containers import System
-from fleet.containers import has_image
 from fleet.containers import remove
 from fleet.containers import replicas
 from fleet.containers import retire
+from fleet.engine import has_image
 from fleet.project import Project
 from fleet.project import Refusal
 from fleet.release import locked_image
@@ -28,20 +27,23 @@ from fleet.services import Service
 from fleet.services import find
 from fleet.services import joined
 from fleet.state import State
-from fleet.state import locked
 from fleet.state import states_of
 from fleet.state import write_state
+from fleet.system import System
+from fleet.system import changing
 
 MOST = 50  # replicas of one service
 
 
-def first_states(project: Project, services: Iterable[Service]) -> dict[str, State]:
-    """Return the states of services that were never started; the lock's images come first.
+def first_states(
+    project: Project, services: Iterable[Service], image: str | None = None
+) -> dict[str, State]:
+    """Return the states of services that were never started, with the image, or the lock's.
 
     Their configuration is checked and kept; nothing is started.
     """
     found = list(services)
-    images = {service.slug: locked_image(project, service) or build(service) for service in found}
+    images = {one.slug: image or locked_image(project, one) or build(one) for one in found}
     configurations = check_services(project, found, images)
     for configuration in configurations.values():
         configuration.keep(project)
@@ -52,7 +54,7 @@ def first_states(project: Project, services: Iterable[Service]) -> dict[str, Sta
 
 def up(project: Project, _arguments: argparse.Namespace) -> None:
     """Start the gateway and all services; replace those whose files have changed."""
-    with locked(project):
+    with changing(project):
         services = joined(project)
         prepared = envoy.prepare(project)
         states = states_of(project, services)
@@ -98,7 +100,7 @@ def start(project: Project, service: Service) -> None:
 
 def deploy(project: Project, arguments: argparse.Namespace) -> None:
     """Build one service's image and replace its replicas by it."""
-    with locked(project):
+    with changing(project):
         service = find(project, arguments.service)
         services = joined(project)
         states = states_of(project, services)
@@ -107,7 +109,7 @@ def deploy(project: Project, arguments: argparse.Namespace) -> None:
             check_deployed(project, service, image, states[service.slug].configuration)
             states[service.slug] = states[service.slug].deploying(image)
         else:
-            states |= first_states(project, [service])
+            states |= first_states(project, [service], image)
         system = System(project, services, states)
         if is_current(system, service):
             write_state(project, service.slug, states[service.slug])
@@ -119,7 +121,7 @@ def deploy(project: Project, arguments: argparse.Namespace) -> None:
 
 def rollback(project: Project, arguments: argparse.Namespace) -> None:
     """Return one service to the image before, or all of them to the release before."""
-    with locked(project):
+    with changing(project):
         if not arguments.service:
             rollback_all(project)
             return
@@ -136,7 +138,7 @@ def rollback(project: Project, arguments: argparse.Namespace) -> None:
 
 def scale(project: Project, arguments: argparse.Namespace) -> None:
     """Run as many replicas of services as is asked for."""
-    with locked(project):
+    with changing(project):
         services = joined(project)
         states = states_of(project, services)
         wanted = [_count(project, text) for text in arguments.counts]

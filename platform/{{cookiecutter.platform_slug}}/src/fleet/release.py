@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from fleet.containers import System
-from fleet.containers import attempt
-from fleet.containers import docker
-from fleet.containers import has_image
 from fleet.containers import replicas
+from fleet.engine import attempt
+from fleet.engine import docker
+from fleet.engine import has_image
 from fleet.project import Project
 from fleet.project import Refusal
 from fleet.project import read_text
@@ -19,8 +18,9 @@ from fleet.rollout import roll
 from fleet.rollout import say
 from fleet.services import Service
 from fleet.services import joined
-from fleet.state import locked
 from fleet.state import states_of
+from fleet.system import System
+from fleet.system import changing
 
 LOCK = "release.lock"
 Images = Mapping[str, Mapping[str, str]]
@@ -44,7 +44,7 @@ def locked_image(project: Project, service: Service) -> str | None:
 
 def release(project: Project, _arguments: argparse.Namespace) -> None:
     """Write the lock of what runs; a lock before it must be in git, which keeps it."""
-    with locked(project):
+    with changing(project):
         names = ["gateway", *(service.slug for service in joined(project))]
         images = {name: _running(project, name) for name in names}
         text = json.dumps({"images": images}, indent=2) + "\n"

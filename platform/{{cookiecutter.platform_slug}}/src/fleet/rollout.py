@@ -4,21 +4,21 @@ import sys
 from collections.abc import Mapping
 
 from fleet.containers import Replica
-from fleet.containers import System
-from fleet.containers import attempt
-from fleet.containers import docker
 from fleet.containers import is_ready
-from fleet.containers import last_line
+from fleet.containers import last_error
 from fleet.containers import remove
 from fleet.containers import replicas
 from fleet.containers import retire
-from fleet.containers import wait
+from fleet.engine import attempt
+from fleet.engine import docker
+from fleet.engine import wait
 from fleet.health import gateway_runs
 from fleet.health import healthy
 from fleet.project import Project
 from fleet.project import Refusal
 from fleet.services import Service
 from fleet.state import write_state
+from fleet.system import System
 
 READY_SECONDS = 60.0
 GATEWAY_SECONDS = 30.0
@@ -68,7 +68,7 @@ def await_ready(system: System, service: Service, restarts: Mapping[str, int]) -
         found = [one for one in replicas(system.project, service.slug) if one.id in restarts]
         for one in found:
             if not one.runs or one.restarts > restarts[one.id]:
-                raise Refusal(f"it ended: {last_line(one)}")
+                raise Refusal(f"it ended: {last_error(one)}")
             if one.id not in ready and is_ready(one, service.port):
                 ready.add(one.id)
         return len(ready) == len(restarts)
@@ -99,7 +99,7 @@ def migrate(system: System, service: Service) -> None:
         system.compose("up", "--detach", "--no-build", "--no-deps", "--force-recreate", job)
         (container,) = replicas(system.project, job)
         if code := int(docker("wait", container.id)):
-            reason = last_line(container)
+            reason = last_error(container)
             remove([container])
             raise Refusal(f"{service.slug}: {job} failed with status {code}: {reason}")
 

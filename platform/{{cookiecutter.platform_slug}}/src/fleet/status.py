@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet.containers import Replica
-from fleet.containers import System
-from fleet.containers import attempt
 from fleet.containers import is_ready
 from fleet.containers import replicas
+from fleet.engine import attempt
 from fleet.project import Project
 from fleet.project import read_text
 from fleet.release import LOCK
@@ -21,6 +20,7 @@ from fleet.release import parse_lock
 from fleet.services import Service
 from fleet.services import joined
 from fleet.state import states_of
+from fleet.system import System
 
 NONE = "-"
 SERVED = """
