@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Mapping
 from pathlib import Path
 from unittest import mock
@@ -23,6 +24,13 @@ SPECIFICATION = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-
 QUESTIONS = {name: default for name, default in SPECIFICATION.items() if not name.startswith("_")}
 CHOICES: dict[str, list[str]] = {
     name: default for name, default in QUESTIONS.items() if isinstance(default, list)
+}
+PLATFORM = "platform"
+PLATFORM_FOLDER = f"{PLATFORM}/{{{{cookiecutter.platform_slug}}}}"
+PLATFORM_QUESTIONS = {
+    name: default
+    for name, default in json.loads((ROOT / PLATFORM / "cookiecutter.json").read_text()).items()
+    if not name.startswith("_")
 }
 
 
@@ -59,7 +67,7 @@ def export(target: Path) -> Path:
 
 
 def bake_with(template: Path, output: Path, user_config: Path, **answers: str) -> Path:
-    """Bake into `output`, with only git on the PATH, to be quick; return the service's folder."""
+    """Bake into `output`, with only git on the PATH, to be quick; return the project's folder."""
     options = {"output_dir": str(output), "config_file": str(user_config)}
     sys.modules.pop("template_extension", None)
     tools = str(user_config.parent / "bin")
@@ -141,10 +149,29 @@ def user_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bake(template: Path, user_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Bake:
     """Return `bake(**answers)`: the folder of a service, made once and not to be changed."""
+    return bakes(template, QUESTIONS.keys(), user_config, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def bake_platform(
+    template: Path, user_config: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Bake:
+    """Return the same for a platform."""
+    platform = template / PLATFORM
+    return bakes(platform, PLATFORM_QUESTIONS.keys(), user_config, tmp_path_factory)
+
+
+def bakes(
+    template: Path,
+    questions: Collection[str],
+    user_config: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Bake:
+    """Return a function that bakes the template, once for the same answers."""
     made: dict[tuple[tuple[str, str], ...], Path] = {}
 
     def bake(**answers: str) -> Path:
-        if unknown := answers.keys() - QUESTIONS.keys():
+        if unknown := answers.keys() - set(questions):
             pytest.fail(f"no such question: {', '.join(sorted(unknown))}")
         key = tuple(sorted(answers.items()))
         if key not in made:

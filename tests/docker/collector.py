@@ -21,10 +21,11 @@ class Collector(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, status: int | None = 200) -> None:
-        """Start to listen; end it by `close`."""
+    def __init__(self, status: int | None = 200, media_type: str = "application/json") -> None:
+        """Start to listen, for JSON or for protobuf's own format; end it by `close`."""
         super().__init__(("0.0.0.0", 0), Receiver)
         self.status = status
+        self.media_type = media_type
         self.asked = 0
         self.requests: list[ExportTraceServiceRequest] = []
         self.faults: list[str] = []  # what the protocol does not allow
@@ -61,7 +62,7 @@ class Receiver(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Take the spans, or fail as the collector says."""
         self.server.asked += 1
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self._body()
         if self.server.status is None:
             self.server.ended.wait()
             return
@@ -73,11 +74,22 @@ class Receiver(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"{}")
 
+    def _body(self) -> bytes:
+        if self.headers["Transfer-Encoding"] is None:
+            return self.rfile.read(int(self.headers["Content-Length"]))
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        return b"".join(chunks)
+
     def _take(self, body: bytes) -> None:
         try:
-            if (self.path, self.headers["Content-Type"]) != ("/v1/traces", "application/json"):
+            if (self.path, self.headers["Content-Type"]) != ("/v1/traces", self.server.media_type):
                 raise ValueError(f"{self.path}: {self.headers['Content-Type']}")
-            self.server.requests.append(understood(body))
+            is_json = self.server.media_type == "application/json"
+            read = understood if is_json else ExportTraceServiceRequest.FromString
+            self.server.requests.append(read(body))
         except Exception as error:
             self.server.faults.append(repr(error))
 
