@@ -24,6 +24,7 @@ from fleet.services import read_service
 from fleet.services import with_line
 from fleet.services import without_folder
 from fleet.state import forget_state
+from fleet.system import System
 from fleet.system import changing
 from fleet.system import parts_of
 
@@ -44,9 +45,10 @@ def join(project: Project, arguments: argparse.Namespace) -> None:
 def _check_names(project: Project, service: Service, others: list[Service]) -> None:
     """Refuse a service of which a name in compose is taken."""
     taken = dict.fromkeys(read_yaml(project.root / "compose.yaml")["services"], "the platform")
+    parts = System(project, [service, *others], {}).parts
     for other in others:
-        taken |= dict.fromkeys((other.slug, *parts_of(other).all), str(other.folder))
-    for name in (service.slug, *parts_of(service).all):
+        taken |= dict.fromkeys((other.slug, *parts[other.slug].all), str(other.folder))
+    for name in (service.slug, *parts[service.slug].all):
         if name in taken:
             raise Refusal(
                 f"{service.slug}: the name {name} is taken by {taken[name]}; choose another"

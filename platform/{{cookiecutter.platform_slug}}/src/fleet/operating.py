@@ -67,13 +67,13 @@ def up(project: Project, _arguments: argparse.Namespace) -> None:
             write_state(project, slug, state)
         prepared.write()
         _start_all(system, services)
-        print(f"{project.name}: {len(services)} services and the gateway are up", flush=True)
+        print(f"{project.name}: the gateway is up, services: {len(services)}", flush=True)
 
 
 def _start_all(system: System, services: list[Service]) -> None:
     """Start what does not run, as one; then replace, one by one, what differs from its files."""
     project = system.project
-    wanted = system.wanted()
+    wanted = system.wanted
     for service in services:
         for job in system.parts[service.slug].jobs:
             remove([one for one in replicas(project, job) if one.hash != wanted[job]])

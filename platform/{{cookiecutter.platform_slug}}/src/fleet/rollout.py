@@ -51,7 +51,7 @@ def build(service: Service) -> str:
 
 def is_current(system: System, service: Service) -> bool:
     """Return whether all replicas run as the system's state says, and as many."""
-    wanted = system.wanted()[service.slug]
+    wanted = system.wanted[service.slug]
     found = replicas(system.project, service.slug)
     scale = system.states[service.slug].scale
     return len(found) == scale and all(one.runs and one.hash == wanted for one in found)

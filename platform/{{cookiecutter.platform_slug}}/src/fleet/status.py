@@ -57,7 +57,7 @@ def show(project: Project, arguments: argparse.Namespace) -> None:
     """Print the rows."""
     services = joined(project)
     system = System(project, services, states_of(project, services))
-    wanted = system.wanted()
+    wanted = system.wanted
     path = project.root / LOCK
     lock = parse_lock(read_text(path)) if path.exists() else {}
     with ThreadPoolExecutor(4) as pool:

@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,10 @@ class System:
         """Take the services that joined, and the states of those that are to be started."""
         self.project = project
         self.states = dict(states)
-        self.parts = {service.slug: parts_of(service) for service in services}
+        found = list(services)
+        with ThreadPoolExecutor(4) as pool:
+            parts = list(pool.map(parts_of, found))
+        self.parts = {service.slug: one for service, one in zip(found, parts, strict=True)}
 
     def _override(self) -> str:
         """Return what compose has to know beyond the services' own files."""
@@ -105,8 +110,9 @@ class System:
         options = ("--detach", "--no-build", "--no-recreate", *alone, *scaled)
         self.compose("up", *options, *names)
 
+    @cached_property
     def wanted(self) -> dict[str, str]:
-        """Return compose's hash of the configuration that each of its services is to have."""
+        """Compose's hash of the configuration that each of its services is to have."""
         lines = self.compose("config", "--hash", "*").splitlines()
         hashes: dict[str, str] = dict(line.split() for line in lines)
         return hashes

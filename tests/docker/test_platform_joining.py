@@ -1,0 +1,137 @@
+"""What a platform refuses to let join, and two platforms on one machine."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import commit
+from tests.docker.containers import Bake
+from tests.docker.containers import fetch
+from tests.docker.containers import status
+from tests.docker.town import Town
+from tests.docker.town import town
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def made(
+    bake_platform: Bake, bake: Bake, service_python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Town]:
+    """A platform that does not run, which the first service has joined."""
+    folder = tmp_path_factory.mktemp("joining")
+    with town(folder, bake_platform, bake, service_python) as made:
+        made.does("make join", "orders")
+        commit(made.platform)
+        yield made
+
+
+def renamed(made: Town, slug: str) -> Path:
+    """Return a copy of the second service under another name."""
+    old = made.names["invoices"]
+    copy = Path(shutil.copytree(made.folder("invoices"), made.platform.parent / f"copy of {slug}"))
+    for path in (*copy.glob("*.yaml"), copy / "deploy/gateway/route.yaml"):
+        path.write_text(path.read_text("utf-8").replace(old, slug), "utf-8")
+    return copy
+
+
+def with_route(made: Town, change: Callable[[str], str]) -> Path:
+    """Return a copy of the second service with another route."""
+    copy = renamed(made, made.names["invoices"])
+    route = copy / "deploy/gateway/route.yaml"
+    route.write_text(change(route.read_text("utf-8")), "utf-8")
+    return copy
+
+
+def without_manifest(made: Town) -> Path:
+    copy = renamed(made, made.names["invoices"])
+    (copy / "service.yaml").unlink()
+    return copy
+
+
+def of_its_prefix(made: Town) -> Path:
+    orders = f'value: "/{made.names["orders"]}"'
+    return with_route(made, lambda text: re.sub(r'value: "/.*?"', orders, text))
+
+
+REFUSED: dict[str, tuple[Callable[[Town], Path], str]] = {
+    "a second one of its name": (
+        lambda made: renamed(made, made.names["orders"]),
+        r"orders-\w+: the name orders-\w+ is taken by .*/orders-\w+; choose another",
+    ),
+    "the gateway's name": (
+        lambda made: renamed(made, "gateway"),
+        "gateway: the name gateway is taken by the platform; choose another",
+    ),
+    "the name of a database": (
+        lambda made: renamed(made, f"{made.names['orders']}-db"),
+        r"orders-\w+-db: the name orders-\w+-db is taken by .*; choose another",
+    ),
+    "a prefix that is taken": (
+        of_its_prefix,
+        r"routes/\S+: /orders-\w+ is taken by routes/\S+; choose another prefix",
+    ),
+    "a route that is not understood": (
+        lambda made: with_route(made, lambda text: text.replace("matches:", "mirrors:")),
+        r"routes/\S+: spec.rules\[0\]\.mirrors: not known to the gateway; .*",
+    ),
+    "a folder that is no service": (
+        without_manifest,
+        r".*: it has no service\.yaml, so it is no service; name its folder",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_join_is_one_line_and_changes_nothing(made: Town, case: str) -> None:
+    copy_of, said = REFUSED[case]
+    folder = copy_of(made)
+    try:
+        told = made.refuses(f"make join SERVICE='../{folder.name}'")
+        assert re.fullmatch(said, told)
+        assert made.changes() == []
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_platform_that_is_not_there_is_one_line(made: Town) -> None:
+    told = made.refuses("make join PLATFORM=../nowhere", "invoices")
+    assert told == ("No platform is found as ../nowhere: name it, as in PLATFORM=../shop-platform")
+    assert made.changes() == []
+
+
+def test_a_service_that_leaves_leaves_no_trace(made: Town) -> None:
+    made.does("make join", "invoices")
+    assert len(made.changes()) == 2
+    made.does("make leave", "invoices")
+    assert made.changes() == []
+
+
+def test_two_platforms_of_one_machine_know_nothing_of_each_other(
+    made: Town, bake_platform: Bake, bake: Bake, service_python: Path, tmp_path: Path
+) -> None:
+    with town(tmp_path, bake_platform, bake, service_python) as other:
+        for one in (made, other):
+            one.does("make up")
+        # The same service, from the same folder.
+        for one in (made, other):
+            one.does(f"make join SERVICE='{made.folder('shipping')}'")
+        path = f"/{made.names['shipping']}/v1/products/tea"
+        assert [status(one.port, path) for one in (made, other)] == [200, 200]
+        other.does(f"make leave SERVICE='{made.folder('shipping')}'")
+        assert [status(one.port, path) for one in (made, other)] == [200, 404]
+        listed = json.loads(fetch(other.port, "/")[2])["services"]
+        assert listed == []
+
+
+def test_a_second_checkout_of_a_running_platform_is_refused(made: Town, tmp_path: Path) -> None:
+    made.does("make up")
+    copy = tmp_path / "again"
+    shutil.copytree(made.platform, copy, symlinks=True)
+    told = made.refuses(f"make -C '{copy}' up")
+    assert re.fullmatch(rf"{made.platform.name}: .* runs under this name: run make down .*", told)
