@@ -27,12 +27,12 @@ class Server:
         """Start it; the last of `docker run`'s options are the image and its arguments."""
         places = ("--network", network, "--network-alias", alias, "--publish", f"127.0.0.1::{port}")
         self.id = docker("run", "--detach", *places, *options)
-        self._port = int(docker("port", self.id).splitlines()[0].rpartition(":")[2])
+        self.port = int(docker("port", self.id).splitlines()[0].rpartition(":")[2])
 
     def get(self, path: str, **query: str) -> Any:
         """Return the JSON of an answer; None where there is none, or not yet."""
         path += f"?{urlencode(query)}" if query else ""
-        return json.loads(fetch(self._port, path)[2]) if status(self._port, path) == 200 else None
+        return json.loads(fetch(self.port, path)[2]) if status(self.port, path) == 200 else None
 
     def remove(self) -> None:
         """End it at once."""

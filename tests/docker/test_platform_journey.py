@@ -18,6 +18,9 @@ from tests.docker.containers import status
 from tests.docker.load import Answer
 from tests.docker.load import Client
 from tests.docker.load import Load
+from tests.docker.monitoring import PROMETHEUS
+from tests.docker.monitoring import Server
+from tests.docker.monitoring import mount
 from tests.docker.town import NAMES
 from tests.docker.town import Town
 from tests.docker.town import town
@@ -141,6 +144,7 @@ class Journey:
     def lock(self) -> None:
         """Release twice, and return to the first release."""
         town = self.town
+        prometheus = self._prometheus()
         *releasing, returning = blocks()["Releases"]
         for line in releasing:
             town.does(line)
@@ -157,6 +161,22 @@ class Journey:
         self.seen["lock returned"] = (town.platform / "release.lock").read_bytes() == first
         self.seen["table"] = town.does("make fleet")
         self.seen["fleet"] = town.fleet()
+        address = f"PROMETHEUS_URL=http://127.0.0.1:{prometheus.port}"
+        self.seen["measured"] = json.loads(town.does(f"{address} make -s fleet ARGS=--json"))
+        self.seen["measured table"] = town.does(f"{address} make fleet")
+        prometheus.remove()
+        self.seen["not measured"] = town.refuses(f"{address} make fleet")
+
+    def _prometheus(self) -> Server:
+        """Start Prometheus, which scrapes the first service."""
+        slug = self.town.names["orders"]
+        jobs = [{"job_name": slug, "static_configs": [{"targets": [f"{slug}:5000"]}]}]
+        document = {"global": {"scrape_interval": "1s"}, "scrape_configs": jobs}
+        path = self.town.platform.parent / "prometheus.yml"
+        path.write_text(json.dumps(document), "utf-8")
+        mounted = mount(path, "/etc/prometheus/prometheus.yml")
+        network = f"{self.town.platform.name}_default"
+        return Server(network, "prometheus", 9090, *mounted, PROMETHEUS)
 
     def shrink(self) -> None:
         """Let the third leave, twice."""
@@ -361,6 +381,12 @@ def test_the_fleet_is_shown_as_a_table_and_as_json(seen: dict[str, Any]) -> None
     for row in seen["fleet"].values():
         facts = (row["ready"], row["replicas"], row["contract"], row["drift"])
         assert facts == (1, 1, "0.1.0", [])
+
+
+def test_the_fleet_shows_what_prometheus_measured(seen: dict[str, Any]) -> None:
+    assert [row["availability"] for row in seen["measured"]] == [100, None, None]
+    assert "100.000% of 99.9%, 99% < 0.3 s" in seen["measured table"]
+    assert seen["not measured"].startswith("PROMETHEUS_URL: http://127.0.0.1:")
 
 
 def test_leaving_undoes_joining(seen: dict[str, Any], journey: Journey) -> None:

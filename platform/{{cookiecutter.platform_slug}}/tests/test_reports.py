@@ -48,7 +48,7 @@ def test_the_reason_of_an_end_is_the_last_error(lines: list[str], reason: str) -
 
 
 def test_a_table_has_its_columns_below_each_other() -> None:
-    row = Row("orders", "-", "abc-123", 1, 2, "99.9%", "0.1.0", ["lock"])
+    row = Row("orders", "-", "abc-123", 1, 2, "99.9%", None, "0.1.0", ["lock"])
     head, line = table([HEAD, row.cells()]).splitlines()
     assert line.split() == ["orders", "-", "abc-123", "1/2", "99.9%", "0.1.0", "lock"]
     assert head.index("DRIFT") == line.index("lock")

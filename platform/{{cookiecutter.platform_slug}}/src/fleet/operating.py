@@ -21,6 +21,7 @@ from fleet.rollout import grow
 from fleet.rollout import is_current
 from fleet.rollout import make
 from fleet.rollout import migrate
+from fleet.rollout import replace_workers
 from fleet.rollout import roll
 from fleet.rollout import say
 from fleet.services import Service
@@ -84,6 +85,7 @@ def _start_all(system: System, services: list[Service]) -> None:
         if is_current(system, service):
             found = replicas(project, service.slug)
             await_ready(system, service, {one.id: one.restarts for one in found})
+            replace_workers(system, service)
             say(service, "ready")
         else:
             roll(system, service)

@@ -139,7 +139,12 @@ def roll(system: System, service: Service) -> None:
     if old:
         say(service, f"ready; draining {len(old)}")
         retire(old)
-    if workers := system.parts[service.slug].workers:
-        say(service, f"replacing {', '.join(workers)}")
-        system.compose("up", "--detach", "--no-build", "--no-deps", *workers)
+    replace_workers(system, service)
     say(service, f"serves with {state.image}")
+
+
+def replace_workers(system: System, service: Service) -> None:
+    """Replace the service's other processes where they differ from the system's state."""
+    if workers := system.parts[service.slug].workers:
+        say(service, f"replacing {', '.join(workers)} where they differ")
+        system.compose("up", "--detach", "--no-build", "--no-deps", "--wait", *workers)

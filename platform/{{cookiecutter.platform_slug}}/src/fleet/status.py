@@ -2,8 +2,13 @@
 
 import argparse
 import json
+import math
+import os
 import shutil
 import sys
+import urllib.error
+import urllib.parse
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -14,6 +19,7 @@ from fleet.containers import is_ready
 from fleet.containers import replicas
 from fleet.engine import attempt
 from fleet.project import Project
+from fleet.project import Refusal
 from fleet.project import read_text
 from fleet.release import LOCK
 from fleet.release import parse_lock
@@ -23,6 +29,7 @@ from fleet.state import states_of
 from fleet.system import System
 
 NONE = "-"
+REQUESTS = "http_server_request_duration_seconds_count"
 SERVED = """
 import json, sys, urllib.request
 address = f"http://127.0.0.1:{sys.argv[1]}/openapi.json"
@@ -39,7 +46,8 @@ class Row:
     image: str
     ready: int
     replicas: int  # as many as there should be
-    slo: str
+    slo: str  # its objectives
+    availability: float | None  # per cent of the last 30 days, where PROMETHEUS_URL is set
     contract: str
     drift: list[str]
 
@@ -47,7 +55,10 @@ class Row:
         """Return the row as a table shows it."""
         ready = f"{self.ready}/{self.replicas}"
         drift = ", ".join(self.drift) or "none"
-        return [self.service, self.template, self.image, ready, self.slo, self.contract, drift]
+        slo = self.slo
+        if self.availability is not None:
+            slo = f"{self.availability:.3f}% of {slo}"
+        return [self.service, self.template, self.image, ready, slo, self.contract, drift]
 
 
 HEAD = ["SERVICE", "TEMPLATE", "IMAGE", "READY", "SLO", "CONTRACT", "DRIFT"]
@@ -93,6 +104,7 @@ def _row(system: System, service: Service, wanted: str, lock: Any) -> Row:
         ready=len(ready),
         replicas=state.scale if state else 0,
         slo=_objectives(service),
+        availability=_availability(service, os.environ.get("PROMETHEUS_URL", "")),
         contract=_contract(service, ready),
         drift=_drift(service, found, wanted, lock.get(service.slug)),
     )
@@ -112,6 +124,23 @@ def _objectives(service: Service) -> str:
         return NONE
     times = f"{slo.get('latency_percent')}% < {slo.get('latency_seconds')} s"
     return f"{slo.get('availability_percent')}%, {times}"
+
+
+def _availability(service: Service, address: str) -> float | None:
+    """Ask Prometheus, whose job has the service's name; None where it knows of no request."""
+    if not address:
+        return None
+    job = f'job="{service.slug}"'
+    failed = f'(sum(rate({REQUESTS}{{{job},http_response_status_code=~"5.."}}[30d])) or vector(0))'
+    query = f"100 * (1 - {failed} / sum(rate({REQUESTS}{{{job}}}[30d])))"
+    url = f"{address}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+    try:
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            result = json.load(reply)["data"]["result"]
+    except (urllib.error.URLError, ValueError, OSError) as error:
+        raise Refusal(f"PROMETHEUS_URL: {address} does not answer as Prometheus: {error}") from None
+    value = float(result[0]["value"][1]) if result else float("nan")
+    return None if math.isnan(value) else value
 
 
 def _contract(service: Service, ready: list[Replica]) -> str:
