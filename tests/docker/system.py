@@ -106,7 +106,11 @@ class System:
 
     def reaches(self, path: str) -> None:
         """Wait until the gateway has taken a path."""
-        eventually(lambda: status(self.port, path) == 200, f"{path} is reached")
+        try:
+            eventually(lambda: status(self.port, path) == 200, f"{path} is reached")
+        except AssertionError:
+            print(fetch(self.port, path), self.inside("/metrics"))
+            raise
 
     def services(self) -> Any:
         """Return what the gateway lists."""
