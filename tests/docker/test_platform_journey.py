@@ -29,6 +29,8 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 PAUSE = 0.1  # seconds between the requests of each of four clients
 MEMORY = 500 * 1024 * 1024
+# Longer than the replicas before go on serving once they are told to stop.
+SLOW = "\nimport time\n\ntime.sleep(6)\n"
 BROKEN = '\nraise RuntimeError("this release is broken")\n'
 
 
@@ -93,14 +95,15 @@ class Journey:
         town = self.town
         others = town.started(*town.containers("invoices", "shipping", "gateway"))
         first = town.images("orders")
-        _edit(town.folder("orders") / "src/service/api/catalogue.py", "\n# A change.\n")
-        town.does("make deploy", "orders")
-        second = town.images("orders")
-        self.seen["deployed again"] = town.does("make deploy", "orders")
+        app = town.folder("orders") / "src/service/app.py"
+        with _edited(app, SLOW):
+            town.does("make deploy", "orders")
+            second = town.images("orders")
+            self.seen["deployed again"] = town.does("make deploy", "orders")
         town.does("make rollback", "orders")
         self.seen["images"] = (first, second, town.images("orders"))
         running = town.started(*town.containers("orders"))
-        with _edited(town.folder("orders") / "src/service/app.py", BROKEN):
+        with _edited(app, BROKEN):
             self.seen["broken"] = town.refuses("make deploy", "orders")
         self.seen["replaced by broken"] = running != town.started(*town.containers("orders"))
         self.seen["restarted by deploy"] = others != town.started(*others)
