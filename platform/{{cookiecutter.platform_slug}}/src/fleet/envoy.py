@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fleet import rendering
+from fleet.clusters import clusters
+from fleet.entry import certificate
+from fleet.entry import listener
 from fleet.project import Project
 from fleet.project import Refusal
 from fleet.project import read_yaml
 from fleet.project import run
 from fleet.project import write
-from fleet.rendering import Resource
+from fleet.resources import FOLDER
+from fleet.resources import Resource
 from fleet.routes import read_routes
 from fleet.settings import read_settings
+from fleet.table import table
 
 # In the order in which a gateway that runs should see them: no route before its cluster.
 ORDER = ("bootstrap", "certificate", "clusters", "listeners", "routes")
@@ -70,10 +74,10 @@ def _render(project: Project, instead: Mapping[str, str | None] | None) -> dict[
     name = f"{project.name}-gateway"
     return {
         "bootstrap": bootstrap,
-        "certificate": [rendering.certificate()] if settings.has_certificate else [],
-        "clusters": rendering.clusters(found, cluster, settings),
-        "listeners": [rendering.listener(entry, settings, name)],
-        "routes": [rendering.routes(found, settings)],
+        "certificate": [certificate()] if settings.has_certificate else [],
+        "clusters": clusters(found, cluster, settings),
+        "listeners": [listener(entry, settings, name)],
+        "routes": [table(found, settings)],
     }
 
 
@@ -83,20 +87,22 @@ def _static(resources: Mapping[str, Any]) -> Resource:
     del bootstrap["dynamic_resources"]
     static = bootstrap["static_resources"]
     static["clusters"] += _untyped(resources["clusters"])
-    listeners = _untyped(resources["listeners"])
-    for listener in listeners:
-        for chain in listener["filter_chains"]:
-            manager = chain["filters"][0]["typed_config"]
-            del manager["rds"]
-            (manager["route_config"],) = _untyped(resources["routes"])
-            tls = chain.get("transport_socket", {}).get("typed_config", {})
-            for config in tls.get("common_tls_context", {}).get(
-                "tls_certificate_sds_secret_configs", []
-            ):
-                del config["sds_config"]
-    static["listeners"] += listeners
+    static["listeners"] += _untyped(resources["listeners"])
+    for chain in static["listeners"][-1]["filter_chains"]:
+        _hold(chain, resources["routes"])
     static["secrets"] = _untyped(resources["certificate"])
     return bootstrap
+
+
+def _hold(chain: Resource, tables: list[Resource]) -> None:
+    """Let a chain of filters hold the routes and the certificate that it names."""
+    manager = chain["filters"][0]["typed_config"]
+    del manager["rds"]
+    (manager["route_config"],) = _untyped(tables)
+    if tls := chain.get("transport_socket"):
+        context = tls["typed_config"]["common_tls_context"]
+        for config in context["tls_certificate_sds_secret_configs"]:
+            del config["sds_config"]
 
 
 def _untyped(resources: list[Resource]) -> list[Resource]:
@@ -113,12 +119,12 @@ def _validate(project: Project, resources: Mapping[str, Any]) -> None:
         folder = Path(name)
         folder.chmod(0o755)
         write(folder / "all.json", json.dumps(_static(resources)))
-        mounts = {folder: rendering.FOLDER, project.gateway / "tls": "/etc/tls"}
+        mounts = {folder: FOLDER, project.gateway / "tls": "/etc/tls"}
         options = [
             f"--mount=type=bind,source={here},target={there},readonly"
             for here, there in mounts.items()
         ]
-        command = ("--mode", "validate", "--config-path", f"{rendering.FOLDER}/all.json")
+        command = ("--mode", "validate", "--config-path", f"{FOLDER}/all.json")
         hardening = ("--rm", "--network=none", "--read-only", f"--user={service['user']}")
         try:
             run("docker", "run", *hardening, *options, service["image"], *command)

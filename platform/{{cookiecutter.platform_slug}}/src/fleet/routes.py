@@ -158,6 +158,8 @@ def _check_pair(one: Route, other: Route) -> None:
     if one.path == other.path and one.is_prefix == other.is_prefix:
         where = one.file if one.file != other.file else f"another rule of {one.file}"
         raise Refusal(f"{other.file}: {other.path} is taken by {where}; choose another prefix")
+    if one.service == other.service and one.port != other.port:
+        raise Refusal(f"{other.file}: {one.service} has two ports; write one")
     if one.service != other.service:
         outer, inner = sorted((one, other), key=lambda route: len(route.path))
         if f"{inner.path}/".startswith(f"{outer.path}/"):
