@@ -85,11 +85,9 @@ def test_the_admin_socket_lies_in_memory_of_the_gateways_user() -> None:
 
 
 def test_limits_fit_into_the_container() -> None:
-    monitors = {
-        one["name"]: one["typed_config"]
-        for one in BOOTSTRAP["overload_manager"]["resource_monitors"]
-    }
-    heap = monitors["envoy.resource_monitors.fixed_heap"]["max_heap_size_bytes"]
+    watched = BOOTSTRAP["overload_manager"]["resource_monitors"]
+    limits = {one["name"].rpartition(".")[2]: one["typed_config"] for one in watched}
+    heap = limits["fixed_heap"]["max_heap_size_bytes"]
     memory = int(COMPOSE["mem_limit"][:-1]) * UNITS[COMPOSE["mem_limit"][-1]]
     assert heap == memory * 3 // 4
     connections = limits["global_downstream_max_connections"]["max_active_downstream_connections"]

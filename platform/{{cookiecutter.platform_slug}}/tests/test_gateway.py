@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from platforms import ROOT
+from platforms import ROUTE
 
 from fleet import envoy
 from fleet.clusters import clusters
@@ -229,6 +230,17 @@ def test_files_are_replaced_where_they_differ_and_everyone_can_read_them(tmp_pat
     assert (path.read_text("utf-8"), path.stat().st_mode & 0o777) == ("{}\n", 0o644)
     assert path.parent.stat().st_mode & 0o777 == 0o755
     assert [one.name for one in path.parent.iterdir()] == [path.name]
+
+
+def test_what_is_validated_holds_all_that_a_running_gateway_watches(tmp_path: Path) -> None:
+    project = gateway_files(tmp_path)
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / "gateway/tls" / name).touch()
+    resources = envoy._render(project, {"orders.yaml": ROUTE.format(slug="orders")})
+    text = json.dumps(envoy._static(resources))
+    assert "path_config_source" not in text
+    for found in ("/orders/livez", '"cluster_name": "orders"', "/etc/tls/tls.key"):
+        assert found in text
 
 
 def test_without_docker_one_line_says_so_and_nothing_is_written(
