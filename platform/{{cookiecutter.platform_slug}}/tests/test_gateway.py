@@ -239,7 +239,7 @@ def test_what_is_validated_holds_all_that_a_running_gateway_watches(tmp_path: Pa
     resources = envoy._render(project, {"orders.yaml": ROUTE.format(slug="orders")})
     text = json.dumps(envoy._static(resources))
     assert "path_config_source" not in text
-    for found in ("/orders/livez", '"cluster_name": "orders"', "/etc/tls/tls.key"):
+    for found in ('"prefix": "/orders/"', '"cluster_name": "orders"', "/etc/tls/tls.key"):
         assert found in text
 
 

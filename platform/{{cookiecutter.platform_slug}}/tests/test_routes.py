@@ -83,9 +83,13 @@ FAULTS = {
     "a parent's field": (
         "- name: gateway",
         "- name: gateway\n      port: 1",
-        "[0].port: not known",
+        "port: not",
     ),
-    "a list of rules": ("  rules:\n    - matches:", "  rules:\n      matches:", "YAML"),
+    "a list of rules": (
+        "  rules:\n    - matches:",
+        "  rules:\n      matches:",
+        "rules: write a list",
+    ),
     "a body": ('"2000000"', "2000000", "max-request-bytes: write a number of bytes in quotes"),
     "a large body": ('"2000000"', '"200000000"', "max-request-bytes: write a whole number from"),
     "an annotation": ("fleet/max-request-bytes", "fleet/max-bytes", "max-bytes: not known"),
