@@ -1,7 +1,7 @@
 """The template's Jinja extension: its syntax, which answers are accepted, how they are written.
 
 cookiecutter loads it before the first question, so a bad answer ends in one line and no folder.
-platform/template_extension.py runs the same code for the questions beside that file.
+platform/platform_extension.py runs the same code for the questions beside that file.
 """
 
 import json

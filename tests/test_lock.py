@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import CHOICES
 from tests.conftest import FOLDER
+from tests.conftest import PLATFORM_FOLDER
 from tests.conftest import ROOT
 from tests.conftest import bake_with
 from tests.conftest import fit
@@ -22,6 +23,7 @@ LOCKS = ["requirements.txt", "requirements-dev.txt"]
 ALL_LOCKS = [
     *(f"{FOLDER}/{name}" for name in LOCKS),
     f"{FOLDER}/scripts/contracts/requirements.txt",
+    *(f"{PLATFORM_FOLDER}/{name}" for name in LOCKS),
     "requirements-dev.txt",
     "tests/habits/requirements.txt",
 ]
