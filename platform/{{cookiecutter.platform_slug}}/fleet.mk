@@ -5,7 +5,7 @@ up: .venv/run ## Start the gateway and all services, and replace what changed (P
 	@$(FLEET) up
 
 down: ## Stop them; the services' data stay
-	docker compose down
+	docker compose down --remove-orphans
 
 join: .venv/run ## Let a service join (SERVICE=../orders)
 	@$(FLEET) join "$(SERVICE)"

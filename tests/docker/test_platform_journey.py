@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import PLATFORM_FOLDER
 from tests.conftest import ROOT
+from tests.conftest import commit
 from tests.docker.containers import Bake
 from tests.docker.containers import docker
 from tests.docker.containers import fetch
@@ -60,6 +61,8 @@ class Journey:
     def begin(self) -> None:
         """Start the platform alone, the first service alone, and let it join."""
         town = self.town
+        _edit(town.platform / "config/common.env", "DATABASE_TIMEOUT=6\n")  # the first's alone
+        commit(town.platform)
         town.does("make up")
         self.seen["empty"] = town.does("curl localhost:8080/")
         town.does("make up", "orders")
@@ -142,6 +145,7 @@ class Journey:
             name for name in NAMES if not kept.keys() & set(before) & set(town.containers(name))
         }
         self.seen["level"] = _setting(town, "orders", "LOG_LEVEL")
+        self.seen["timeout"] = _setting(town, "orders", "DATABASE_TIMEOUT")
         self.seen["level of others"] = _setting(town, "invoices", "LOG_LEVEL")
 
     def lock(self) -> None:
@@ -369,6 +373,7 @@ def test_a_wrong_value_is_refused_before_anything_is_touched(seen: dict[str, Any
 def test_a_value_reaches_the_service_it_is_for_and_replaces_no_other(seen: dict[str, Any]) -> None:
     assert seen["replaced by apply"] == {"orders"}
     assert (seen["level"], seen["level of others"]) == ("DEBUG", "INFO")
+    assert float(seen["timeout"]) == 6
     assert re.match(r"config/: [0-9a-f]+ by Ana, ", seen["applied"])
 
 

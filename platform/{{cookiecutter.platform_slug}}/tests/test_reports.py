@@ -6,6 +6,7 @@ import os
 import pytest
 
 from fleet import engine
+from fleet.asking import refusals
 from fleet.containers import error_of
 from fleet.health import addresses
 from fleet.status import HEAD
@@ -45,6 +46,18 @@ def line(level: str, message: str, **more: str) -> str:
 )
 def test_the_reason_of_an_end_is_the_last_error(lines: list[str], reason: str) -> None:
     assert error_of(lines) == reason
+
+
+@pytest.mark.parametrize(
+    ("told", "refused"),
+    [
+        ("configuration: PORT: too: low\nconfiguration: A: b", {"PORT": "too: low", "A": "b"}),
+        ('Traceback:\n  File "a": b\nKeyError: 1', {"orders:1": "KeyError: 1"}),
+        ("", {"orders:1": "it cannot be run"}),
+    ],
+)
+def test_what_a_service_refuses_is_known_by_name(told: str, refused: dict[str, str]) -> None:
+    assert refusals("orders:1", told) == refused
 
 
 def test_a_table_has_its_columns_below_each_other() -> None:

@@ -70,6 +70,8 @@ def test_a_service_is_found_by_its_name_and_its_folder(tmp_path: Path) -> None:
     assert find(project, "orders") == find(project, str(folder))
     with pytest.raises(Refusal, match="invoices has not joined shop; joined: orders"):
         find(project, "invoices")
+    with pytest.raises(Refusal, match="name the service, as in SERVICE=orders"):
+        find(project, "")
 
 
 @pytest.mark.parametrize("missing", ["service.yaml", "compose.yaml", "deploy/gateway/route.yaml"])

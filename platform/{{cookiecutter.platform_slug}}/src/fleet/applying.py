@@ -40,7 +40,7 @@ def _check(
         service.slug: states[service.slug].image if service.slug in states else build(service)
         for service in found
     }
-    return check_services(project, found, images)
+    return check_services(project, found, images, are_all=True)
 
 
 def apply(project: Project, _arguments: argparse.Namespace) -> None:

@@ -51,6 +51,15 @@ def given_by_compose(service: Service) -> tuple[dict[str, str], dict[str, str]]:
     return {name: value for name, value in variables.items() if value is not None}, secrets
 
 
+def refusals(image: str, told: str) -> dict[str, str]:
+    """Return what a service says of its settings, by their names, or why it says nothing."""
+    lines = told.strip().splitlines() or ["it cannot be run"]
+    prefix = "configuration: "
+    named = [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]
+    found = dict(line.split(": ", 1) for line in named if ": " in line)
+    return found or {image: lines[-1]}
+
+
 def ask(service: Service, image: str, values: Mapping[str, str]) -> Answer:
     """Let the service in an image read the values, beside what its compose.yaml sets."""
     variables, secrets = given_by_compose(service)
@@ -65,10 +74,7 @@ def ask(service: Service, image: str, values: Mapping[str, str]) -> Answer:
         command = ("docker", "run", *HARDENED, "--env=CONFIG_DIR=/config", *options, image)
         done = attempt(*command, "python", "-m", "service", "config")
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["it cannot be run"]
-        told = [line.removeprefix("configuration: ") for line in lines if ": " in line]
-        refused = dict(line.split(": ", 1) for line in told or [f"{image}: {lines[-1]}"])
-        return Answer(frozenset(), frozenset(), refused)
+        return Answer(frozenset(), frozenset(), refusals(image, done.stderr))
     shown = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
     secret = frozenset(name for name in values if shown.get(name) == MASKED)
     return Answer(frozenset(shown), secret, {})

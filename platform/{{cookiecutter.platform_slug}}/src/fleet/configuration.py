@@ -49,18 +49,19 @@ def kept_folder(project: Project, name: str) -> Path:
 
 
 def check_services(
-    project: Project, services: Iterable[Service], images: Mapping[str, str]
+    project: Project, services: Iterable[Service], images: Mapping[str, str], are_all: bool
 ) -> dict[str, Configuration]:
     """Return each service's configuration by its slug, or refuse, with a line for each fault.
 
-    The images, by slug, are asked: each reads the values with its own class of settings.
+    The images, by slug, are asked: each reads the values with its own class of settings. Only if
+    they are all that joined is a common name that none of them knows a fault.
     """
     found = list(services)
     readers = [Reader(project, service) for service in found]
     with ThreadPoolExecutor(2) as pool:
         known = list(pool.map(lambda reader: reader.check(images[reader.service.slug]), readers))
     faults = [fault for reader in readers for fault in reader.faults]
-    if found and not faults:
+    if are_all and found and not faults:
         everyone = frozenset[str]().union(*known)
         common = readers[0].common
         faults = unknown(f"config/{COMMON}", common, everyone, "no service that joined has it")

@@ -32,7 +32,7 @@ from fleet.system import parts_of
 def join(project: Project, arguments: argparse.Namespace) -> None:
     """Let a service join; where the gateway runs, start it and then send it requests."""
     if not arguments.service:
-        raise Refusal("name the service's folder, as in: make join SERVICE=../orders")
+        raise Refusal("name the service's folder, as in SERVICE=../orders")
     with changing(project):
         service = read_service(Path(arguments.service).resolve())
         others = [one for one in joined(project) if one.folder.resolve() != service.folder]
@@ -91,6 +91,8 @@ def _take_back(project: Project, service: Service, before: str) -> None:
 
 def leave(project: Project, arguments: argparse.Namespace) -> None:
     """Let a service leave: first its route, then its line, then its containers."""
+    if not arguments.service:
+        raise Refusal("name the service, as in SERVICE=orders")
     folder = _folder(project, arguments.service)
     name = Path(arguments.service).name
     if folder is None:
@@ -106,6 +108,8 @@ def leave(project: Project, arguments: argparse.Namespace) -> None:
         write(project.services, text)
         if service:
             _remove(project, service)
+        else:
+            retire(replicas(project, slug))
         print(f"{slug}: has left {project.name}{_data(project, slug)}")
 
 

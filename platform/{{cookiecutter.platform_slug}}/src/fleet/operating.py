@@ -45,7 +45,7 @@ def first_states(
     """
     found = list(services)
     images = {one.slug: image or locked_image(project, one) or build(one) for one in found}
-    configurations = check_services(project, found, images)
+    configurations = check_services(project, found, images, are_all=False)
     for configuration in configurations.values():
         configuration.keep(project)
     return {

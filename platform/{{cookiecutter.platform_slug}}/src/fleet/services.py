@@ -76,6 +76,8 @@ def joined(project: Project) -> list[Service]:
 
 def find(project: Project, name: str) -> Service:
     """Return the service that joined under a name, or from a folder."""
+    if not name:
+        raise Refusal("name the service, as in SERVICE=orders")
     services = joined(project)
     for service in services:
         if name == service.slug or Path(name).resolve() == service.folder.resolve():

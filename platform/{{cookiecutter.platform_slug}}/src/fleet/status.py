@@ -106,7 +106,7 @@ def _row(system: System, service: Service, wanted: str, lock: Any) -> Row:
         slo=_objectives(service),
         availability=_availability(service, os.environ.get("PROMETHEUS_URL", "")),
         contract=_contract(service, ready),
-        drift=_drift(service, found, wanted, lock.get(service.slug)),
+        drift=_drift(system.project, service, found, wanted, lock.get(service.slug)),
     )
 
 
@@ -157,11 +157,16 @@ def _contract(service: Service, ready: list[Replica]) -> str:
     return version if is_same else f"{version}, serves another"
 
 
-def _drift(service: Service, found: list[Replica], wanted: str, locked: Any) -> list[str]:
+def _drift(
+    project: Project, service: Service, found: list[Replica], wanted: str, locked: Any
+) -> list[str]:
     """Return in what the service differs from its files, the lock and the template."""
     drift = []
     if any(one.hash != wanted for one in found):
         drift.append("compose")
+    kept = project.routes / f"{service.slug}.yaml"
+    if not kept.exists() or read_text(kept) != service.route:
+        drift.append("route")
     if locked and any(one.image_id != locked["id"] for one in found):
         drift.append("lock")
     if shutil.which("cruft") and (service.folder / ".cruft.json").exists():
