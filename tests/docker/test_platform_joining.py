@@ -112,6 +112,36 @@ def test_a_service_that_leaves_leaves_no_trace(made: Town) -> None:
     assert made.changes() == []
 
 
+def test_a_service_whose_folder_is_gone_can_leave(made: Town) -> None:
+    folder = made.folder("invoices")
+    made.does("make join", "invoices")
+    gone = folder.rename(folder.with_name("gone"))
+    try:
+        told = made.refuses("make fleet")
+        assert re.fullmatch(r"services\.yaml: .* is not there; bring it back, or run make .*", told)
+        made.does("make leave SERVICE=invoices")
+    finally:
+        gone.rename(folder)
+    assert made.changes() == []
+
+
+def test_a_service_that_does_not_start_has_not_joined(made: Town) -> None:
+    made.does("make up")
+    app = made.folder("invoices") / "src/service/app.py"
+    before = app.read_text("utf-8")
+    app.write_text(f"{before}\nraise RuntimeError('never')\n", "utf-8")
+    try:
+        told = made.refuses("make join", "invoices")
+        assert re.search(r"invoices-\w+: it does not run; the new one failed: .*never$", told)
+    finally:
+        app.write_text(before, "utf-8")
+    assert made.changes() == []
+    assert made.containers("invoices") == []
+    made.does("make join", "invoices")
+    made.does("make leave", "invoices")
+    assert made.changes() == []
+
+
 def test_two_platforms_of_one_machine_know_nothing_of_each_other(
     made: Town, bake_platform: Bake, bake: Bake, service_python: Path, tmp_path: Path
 ) -> None:

@@ -108,6 +108,9 @@ class Journey:
         running = town.started(*town.containers("orders"))
         with _edited(app, BROKEN):
             self.seen["broken"] = town.refuses("make deploy", "orders")
+        slug = town.names["orders"]
+        state = json.loads((town.platform / f".fleet/services/{slug}.json").read_text("utf-8"))
+        self.seen["migrated by broken"] = state["migrated"] not in state["images"]
         self.seen["replaced by broken"] = running != town.started(*town.containers("orders"))
         self.seen["restarted by deploy"] = others != town.started(*others)
 
@@ -351,6 +354,7 @@ def test_a_release_that_never_becomes_ready_leaves_the_one_before(seen: dict[str
     assert "the release before serves on" in last
     assert "this release is broken" in last
     assert not seen["replaced by broken"]
+    assert seen["migrated by broken"]
 
 
 def test_every_replica_gets_its_share(seen: dict[str, Any]) -> None:

@@ -34,6 +34,11 @@ def test_returning_undoes_deploying_but_not_the_migration() -> None:
     assert (returned.image, returned.migrated) == ("orders:1", "orders:2")
 
 
+def test_what_migrated_is_known_also_where_it_did_not_become_ready() -> None:
+    state = FIRST.migrated_by("orders:2")
+    assert (state.image, state.migrated) == ("orders:1", "orders:2")
+
+
 def test_returning_twice_leads_to_the_one_before_that() -> None:
     third = FIRST.deploying("orders:2").deploying("orders:3")
     assert third.returning("orders").returning("orders").image == "orders:1"

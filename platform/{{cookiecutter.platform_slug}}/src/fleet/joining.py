@@ -37,7 +37,9 @@ def join(project: Project, arguments: argparse.Namespace) -> None:
         service = read_service(Path(arguments.service).resolve())
         others = [one for one in joined(project) if one.folder.resolve() != service.folder]
         _check_names(project, service, others)
-        text = with_line(read_text(project.services), line_of(project, service.folder))
+        text = read_text(project.services)
+        if service.folder not in (folder.resolve() for folder in included(project)):
+            text = with_line(text, line_of(project, service.folder))
         prepared = envoy.prepare(project, {f"{service.slug}.yaml": service.route})
         _take(project, service, text, prepared)
 
@@ -73,7 +75,7 @@ def _take(project: Project, service: Service, text: str, prepared: envoy.Prepare
         write(route, service.route)
         prepared.write()
         if is_served:
-            await_gateway(project, service)
+            await_gateway(project, service, {one.id for one in replicas(project, service.slug)})
     except BaseException:
         if not is_there:
             _take_back(project, service, before)

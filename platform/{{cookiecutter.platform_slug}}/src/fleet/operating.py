@@ -28,6 +28,7 @@ from fleet.services import Service
 from fleet.services import find
 from fleet.services import joined
 from fleet.state import State
+from fleet.state import read_state
 from fleet.state import states_of
 from fleet.state import write_state
 from fleet.system import System
@@ -84,7 +85,10 @@ def _start_all(system: System, services: list[Service]) -> None:
     for service in services:
         if is_current(system, service):
             found = replicas(project, service.slug)
-            await_ready(system, service, {one.id: one.restarts for one in found})
+            try:
+                await_ready(system, service, {one.id: one.restarts for one in found})
+            except Refusal as refusal:
+                raise Refusal(f"{service.slug}: {refusal}") from None
             replace_workers(system, service)
             say(service, "ready")
         else:
@@ -117,7 +121,10 @@ def deploy(project: Project, arguments: argparse.Namespace) -> None:
             write_state(project, service.slug, states[service.slug])
             say(service, f"runs {image} already")
             return
+        before = read_state(project, service.slug)
         migrate(system, service)
+        if before:
+            write_state(project, service.slug, before.migrated_by(image))
         roll(system, service)
 
 

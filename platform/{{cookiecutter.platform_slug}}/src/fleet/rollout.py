@@ -1,6 +1,7 @@
 """How one service is replaced while it serves: more replicas, ready and in use, then fewer."""
 
 import sys
+from collections.abc import Container
 from collections.abc import Mapping
 
 from fleet.containers import Replica
@@ -76,17 +77,13 @@ def await_ready(system: System, service: Service, restarts: Mapping[str, int]) -
     if not wait(are_ready, READY_SECONDS):
         raise Refusal(f"it was not ready within {READY_SECONDS:.0f} s")
     if gateway_runs(system.project) and (system.project.routes / f"{service.slug}.yaml").exists():
-        await_gateway(system.project, service)
+        await_gateway(system.project, service, restarts)
 
 
-def await_gateway(project: Project, service: Service) -> None:
-    """Wait until the gateway sends requests to all replicas."""
-
-    def are_used() -> bool:
-        running = {one.address for one in replicas(project, service.slug) if one.runs}
-        return running <= healthy(project, service.slug)
-
-    if not wait(are_used, GATEWAY_SECONDS):
+def await_gateway(project: Project, service: Service, ids: Container[str]) -> None:
+    """Wait until the gateway sends requests to the replicas with these ids."""
+    found = {one.address for one in replicas(project, service.slug) if one.id in ids}
+    if not wait(lambda: found <= healthy(project, service.slug), GATEWAY_SECONDS):
         raise Refusal(f"the gateway did not find it ready within {GATEWAY_SECONDS:.0f} s")
 
 
@@ -113,14 +110,15 @@ def grow(system: System, service: Service, count: int) -> list[Replica]:
     found = replicas(project, service.slug)
     remove([one for one in found if not one.runs])
     old = [one for one in found if one.runs]
-    say(service, f"starting {count} beside {len(old)}" if old else f"starting {count}")
-    system.start(service.slug, scale=f"{service.slug}={len(old) + count}", is_alone=bool(old))
     before = {one.id for one in old}
-    new = [one for one in replicas(project, service.slug) if one.id not in before]
+    say(service, f"starting {count} beside {len(old)}" if old else f"starting {count}")
     try:
+        scale = f"{service.slug}={len(old) + count}"
+        system.start(service.slug, scale=scale, is_alone=bool(old))
+        new = (one for one in replicas(project, service.slug) if one.id not in before)
         await_ready(system, service, {one.id: 0 for one in new})
     except BaseException as failure:
-        remove(new)
+        remove([one for one in replicas(project, service.slug) if one.id not in before])
         if not isinstance(failure, Refusal):
             raise
         rest = "the release before serves on" if old else "it does not run"

@@ -37,6 +37,10 @@ class State:
         others = [other for other in self.images if other != image]
         return replace(self, images=(image, *others)[:KEPT], migrated=image)
 
+    def migrated_by(self, image: str) -> "State":
+        """Return the state after an image migrated the tables, whether or not it is to run."""
+        return replace(self, migrated=image)
+
     def returning(self, slug: str) -> "State":
         """Return the state with the image before; tables stay as the newest migrated them."""
         if len(self.images) < 2:
