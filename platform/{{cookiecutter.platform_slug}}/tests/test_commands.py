@@ -6,7 +6,7 @@ from platforms import ROOT
 
 from fleet.__main__ import parser
 from fleet.health import ASK
-from fleet.release import LOCK
+from fleet.lock import LOCK
 
 
 def text(name: str) -> str:

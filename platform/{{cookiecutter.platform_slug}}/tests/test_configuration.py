@@ -1,5 +1,7 @@
 """What the files of config/ say to each service, without the service itself."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -7,15 +9,19 @@ from platforms import commit
 from platforms import make_project
 from platforms import make_service
 
+from fleet import configuration
 from fleet.applying import recorded
 from fleet.applying import refuse_uncommitted
+from fleet.asking import Answer
 from fleet.configuration import Configuration
 from fleet.configuration import Reader
 from fleet.configuration import check_files
 from fleet.configuration import kept_folder
 from fleet.configuration import remedy
 from fleet.configuration import unknown
+from fleet.project import Project
 from fleet.project import Refusal
+from fleet.services import Service
 from fleet.services import read_service
 
 
@@ -41,9 +47,9 @@ def test_equal_values_have_one_name_and_others_another(tmp_path: Path) -> None:
 def test_what_is_kept_can_be_read_by_any_user(tmp_path: Path) -> None:
     project = make_project(tmp_path)
     service = read_service(make_service(tmp_path, "orders"))
-    configuration = Configuration(service, {"LOG_LEVEL": "DEBUG"})
-    configuration.keep(project)
-    folder = kept_folder(project, configuration.name)
+    level = Configuration(service, {"LOG_LEVEL": "DEBUG"})
+    level.keep(project)
+    folder = kept_folder(project, level.name)
     assert [path.name for path in folder.iterdir()] == ["LOG_LEVEL"]
     assert (folder / "LOG_LEVEL").read_text("utf-8") == "DEBUG"
     assert (folder.stat().st_mode & 0o777, (folder / "LOG_LEVEL").stat().st_mode & 0o777) == (
@@ -79,6 +85,55 @@ def test_an_unknown_name_gets_a_hint_where_one_is_near() -> None:
         "config/orders.env: log_levl: no such; is it LOG_LEVEL?",
         "config/orders.env: XYZ: no such",
     ]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A platform whose services know two settings and a secret, and refuse a level of LOUD."""
+
+    def ask(_service: Service, _image: str, values: Mapping[str, str]) -> Answer:
+        if values.get("LOG_LEVEL") == "LOUD":
+            return Answer(frozenset(), frozenset(), {"LOG_LEVEL": "is no level"})
+        names = frozenset({"LOG_LEVEL", "LIMIT", "KEY", "PORT", "URL"})
+        return Answer(names, names & values.keys() & {"KEY"}, {})
+
+    monkeypatch.setattr(configuration, "ask", ask)
+    monkeypatch.setattr(configuration, "given_by_compose", lambda _service: ({"URL": "x"}, {}))
+    return make_project(tmp_path)
+
+
+def checked(project: Project, common: str, own: str, are_all: bool = True) -> dict[str, str]:
+    """Return the values that a service gets of the two files."""
+    service = read_service(make_service(project.root.parent, "orders"))
+    (project.config / "common.env").write_text(common, "utf-8")
+    (project.config / "orders.env").write_text(own, "utf-8")
+    images = {"orders": "orders:1"}
+    found = configuration.check_services(project, [service], images, are_all)
+    return dict(found["orders"].values)
+
+
+def test_a_service_gets_what_it_knows_and_compose_does_not_set(project: Project) -> None:
+    values = checked(project, "URL=y\nOTHERS=1\nLIMIT=5\n", "LOG_LEVEL=INFO\n", are_all=False)
+    assert values == {"LIMIT": "5", "LOG_LEVEL": "INFO"}
+
+
+@pytest.mark.parametrize(
+    ("common", "own", "said"),
+    [
+        ("LOG_LEVEL=LOUD\n", "", r"config/common\.env: LOG_LEVEL: is no level"),
+        ("", "LOG_LEVEL=LOUD\n", r"config/orders\.env: LOG_LEVEL: is no level"),
+        ("", "KEY=1\n", r"config/orders\.env: KEY: is a secret: .*"),
+        ("", "LIMITS=1\n", r"config/orders\.env: LIMITS: orders has no .*; is it LIMIT\?"),
+        ("OTHERS=1\n", "", r"config/common\.env: OTHERS: no service that joined has it"),
+        ("", "URL=1\nPORT=2\n", r".*: URL: the service's compose\.yaml .*\n.*: PORT: .*"),
+    ],
+)
+def test_each_fault_is_a_line_with_its_file_and_name(
+    project: Project, common: str, own: str, said: str
+) -> None:
+    with pytest.raises(Refusal) as refused:
+        checked(project, common, own)
+    assert re.fullmatch(said, str(refused.value))
 
 
 def test_a_file_that_is_no_services_is_refused(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ import pytest
 from platforms import commit
 from platforms import make_project
 
+from fleet.lock import LOCK
+from fleet.lock import parse_lock
+from fleet.lock import previous_lock
 from fleet.project import Project
 from fleet.project import Refusal
-from fleet.release import LOCK
-from fleet.release import parse_lock
-from fleet.release import previous_lock
 
 
 def lock(project: Project, image: str) -> str:

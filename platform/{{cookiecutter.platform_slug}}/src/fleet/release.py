@@ -2,14 +2,15 @@
 
 import argparse
 import json
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from fleet.containers import replicas
-from fleet.engine import attempt
 from fleet.engine import docker
 from fleet.engine import has_image
+from fleet.lock import LOCK
+from fleet.lock import git
+from fleet.lock import parse_lock
+from fleet.lock import previous_lock
 from fleet.project import Project
 from fleet.project import Refusal
 from fleet.project import read_text
@@ -21,15 +22,6 @@ from fleet.services import joined
 from fleet.state import states_of
 from fleet.system import System
 from fleet.system import changing
-
-LOCK = "release.lock"
-Images = Mapping[str, Mapping[str, str]]
-
-
-def parse_lock(text: str) -> Images:
-    """Return the images that a lock names, by the parts of the system."""
-    images: Any = json.loads(text)["images"]
-    return dict(images)
 
 
 def locked_image(project: Project, service: Service) -> str | None:
@@ -53,7 +45,7 @@ def release(project: Project, _arguments: argparse.Namespace) -> None:
         if text == before:
             print(f"{LOCK}: this is the release already")
             return
-        if before and _git(project, "status", "--porcelain", "--", LOCK):
+        if before and git(project, "status", "--porcelain", "--", LOCK):
             raise Refusal(f"{LOCK}: commit it first: git keeps the release before")
         write(path, text)
         print(f"{LOCK}: {len(images)} images; commit it, and make rollback can return to it")
@@ -67,30 +59,6 @@ def _running(project: Project, name: str) -> dict[str, str]:
         raise Refusal(f"{name}: it does not run, or with several images; make up, then release")
     ((image, digest),) = images
     return {"image": image, "id": digest}
-
-
-def _git(project: Project, *arguments: str) -> str:
-    done = attempt("git", "-C", str(project.root), *arguments)
-    if done.returncode:
-        raise Refusal(f"{LOCK}: git {arguments[0]}: {done.stderr.strip().splitlines()[-1]}")
-    return done.stdout.strip()
-
-
-def previous_lock(project: Project) -> str:
-    """Return the text of the release before the present one, as git has it."""
-    path = project.root / LOCK
-    if not path.exists():
-        raise Refusal(f"{LOCK}: there is no release yet; make release writes one")
-    present = read_text(path)
-    commits = _git(project, "log", "--format=%H", "--", LOCK).split()
-    texts = [
-        attempt("git", "-C", str(project.root), "show", f"{one}:./{LOCK}").stdout for one in commits
-    ]
-    releases = list(dict.fromkeys(text for text in reversed(texts) if text))
-    earlier = releases[: releases.index(present)] if present in releases else releases
-    if not earlier:
-        raise Refusal(f"{LOCK}: git has no release before this one")
-    return earlier[-1]
 
 
 def rollback(project: Project) -> None:

@@ -18,11 +18,11 @@ from fleet.containers import Replica
 from fleet.containers import is_ready
 from fleet.containers import replicas
 from fleet.engine import attempt
+from fleet.lock import LOCK
+from fleet.lock import parse_lock
 from fleet.project import Project
 from fleet.project import Refusal
 from fleet.project import read_text
-from fleet.release import LOCK
-from fleet.release import parse_lock
 from fleet.services import Service
 from fleet.services import joined
 from fleet.state import states_of
