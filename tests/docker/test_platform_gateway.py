@@ -1,7 +1,9 @@
 """Real services behind the platform's gateway: where requests go, and what clients get back."""
 
+import http.client
 import json
 import re
+import ssl
 import subprocess
 import uuid
 from collections import Counter
@@ -253,11 +255,11 @@ def test_with_a_certificate_the_entry_speaks_https(bake_platform: Bake, tmp_path
         tls = secure.root / "gateway/tls"
         make_certificate(tls)
         secure.up()
-        options = ("--silent", "--cacert", str(tls / "tls.crt"), "--resolve")
-        resolve = f"localhost:{secure.port}:127.0.0.1"
-        url = f"https://localhost:{secure.port}/"
-        done = secure.run("curl", *options, resolve, url)
-        assert json.loads(done.stdout) == {"services": []}
+        trusted = ssl.create_default_context(cafile=str(tls / "tls.crt"))
+        connection = http.client.HTTPSConnection("localhost", secure.port, context=trusted)
+        connection.request("GET", "/")
+        assert json.loads(connection.getresponse().read()) == {"services": []}
+        connection.close()
         assert status(secure.port, "/") is None  # plain HTTP
 
 
