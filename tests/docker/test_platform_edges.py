@@ -7,15 +7,19 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.docker.containers import Bake
 from tests.docker.containers import ask
 from tests.docker.containers import eventually
 from tests.docker.containers import fetch
+from tests.docker.containers import status
 from tests.docker.load import Client
 from tests.docker.load import Load
 from tests.docker.system import Shop
+from tests.docker.system import system
 
 pytestmark = pytest.mark.docker
 
@@ -327,3 +331,22 @@ def test_a_reader_that_stops_reading_keeps_no_other_waiting(shop: Shop) -> None:
         started = time.monotonic()
         assert fetch(shop.port, shop.path("/v1/products/tea"))[0] == 200
         assert time.monotonic() - started < 10
+
+
+def test_beyond_its_connections_the_gateway_still_tells_how_it_is(
+    bake_platform: Bake, tmp_path: Path
+) -> None:
+    with system(bake_platform, tmp_path) as small:
+        bootstrap = small.root / "gateway/bootstrap.yaml"
+        text = bootstrap.read_text("utf-8")
+        bootstrap.write_text(text.replace("connections: 4096", "connections: 20"), "utf-8")
+        small.up()
+        with contextlib.ExitStack() as held:
+
+            def is_full() -> bool:
+                held.enter_context(stalled(small.port, b"", 20))
+                return status(small.port, "/") is None
+
+            eventually(is_full, "no more are taken")
+            assert " 200 " in small.inside("/readyz").splitlines()[0]
+        eventually(lambda: status(small.port, "/") == 200, "there is room again")
