@@ -1,0 +1,253 @@
+"""Events survive what kills processes and servers: none is lost, or has an effect twice."""
+
+import itertools
+import os
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.conftest import Bake
+from tests.docker.containers import ask
+from tests.docker.containers import eventually
+from tests.docker.load import Client
+from tests.docker.servers import Place
+from tests.docker.servers import Process
+from tests.docker.servers import Server
+from tests.docker.servers import Servers
+from tests.docker.servers import servers as running_servers
+
+pytestmark = pytest.mark.docker
+
+LEDGER = str(Path(__file__).with_name("ledger.py"))
+SEED = int(os.environ.get("SEED", "7"))
+TABLES = """
+CREATE TABLE accounts (key text PRIMARY KEY, entries integer NOT NULL);
+CREATE TABLE entries (event_id text, key text, number integer, PRIMARY KEY (key, number));
+CREATE TABLE effects (
+    position bigint GENERATED ALWAYS AS IDENTITY, event_id text, key text, number integer, said text
+);
+"""
+DISK_ALARM = "9999GB"
+DISK_LIMIT = "50MB"  # the broker's default
+COUNT = "SELECT count(*) FROM effects"
+Open = Callable[..., Place]
+
+
+class Faults(NamedTuple):
+    """The ids of events that are not as they should be."""
+
+    lost: list[str]
+    invented: list[str]
+    twice: list[str]
+    disordered: list[str]
+
+
+NONE = Faults([], [], [], [])
+
+
+def faults(place: Place) -> Faults:
+    """Compare what was committed with its effects, in their order."""
+    committed = place.sql("SELECT event_id, key, number FROM entries ORDER BY key, number")
+    effects = place.sql("SELECT event_id, key, number FROM effects ORDER BY position")
+    made = {row[0] for row in committed}
+    counted = Counter(row[0] for row in effects)
+    last: dict[str, int] = {}
+    disordered = []
+    for event_id, key, number in effects:
+        if int(number) < last.get(key, 0):
+            disordered.append(event_id)
+        last[key] = int(number)
+    return Faults(
+        lost=sorted(made - counted.keys()),
+        invented=sorted(counted.keys() - made),
+        twice=[event_id for event_id, count in counted.items() if count > 1],
+        disordered=disordered,
+    )
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    """The broker and the database server of this file."""
+    with running_servers() as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def baked(bake: Bake) -> Path:
+    """A service that sends and handles events."""
+    return bake(service_slug="ledger", database="postgresql", messaging="rabbitmq", sample="yes")
+
+
+@pytest.fixture
+def opened(servers: Servers, baked: Path, service_python: Path, tmp_path: Path) -> Iterator[Open]:
+    """Return `opened()`, a place for the service, whose processes end with the test."""
+    places: list[Place] = []
+
+    def opened(service: Path = baked, vhost: str = "") -> Place:
+        places.append(Place(servers, service, service_python, tmp_path, vhost))
+        return places[-1]
+
+    yield opened
+    for place in places:
+        place.stop()
+
+
+@pytest.fixture
+def place(opened: Open) -> Place:
+    """A place for the service, with the ledger's tables."""
+    place = opened()
+    place.sql(TABLES)
+    return place
+
+
+def kills(seed: int) -> Iterator[tuple[float, str]]:
+    """Return what is to be killed, in an order of chance, and after how many seconds."""
+    chance = random.Random(seed)
+    victims = ["relay"] * 6 + ["consume"] * 6 + ["write"] * 3 + ["broker"] * 4 + ["database"] * 4
+    chance.shuffle(victims)
+    return ((chance.uniform(1, 4), victim) for victim in victims)
+
+
+def test_no_event_is_lost_or_has_two_effects_while_everything_is_killed(
+    servers: Servers, place: Place
+) -> None:
+    pauses = {"relay": "0.5", "consume": "0.3", "write": "0.07"}
+    names = ("relay", "relay", "consume", "consume", "write")
+    options = {"COUNT": "2000", "CONSUMER_CONCURRENCY": "32"}
+    processes = [place.start(LEDGER, name, PAUSE=pauses[name], **options) for name in names]
+    *workers, writer = processes
+    for process in workers:
+        process.wait_until_ready()
+    turns: dict[str, Iterator[Server | Process]] = {
+        "relay": itertools.cycle(workers[:2]),
+        "consume": itertools.cycle(workers[2:]),
+        "write": itertools.repeat(writer),
+        "broker": itertools.repeat(servers.broker),
+        "database": itertools.repeat(servers.database),
+    }
+    killed: Counter[str] = Counter()
+    for seconds, name in kills(SEED):
+        time.sleep(seconds)
+        assert [process.name for process in workers if not process.is_alive()] == []
+        next(turns[name]).kill()
+        killed[name] += 1
+    eventually(lambda: not writer.is_alive(), "all entries are committed", 120)
+    servers.wait()
+    place.wait_until_idle()
+    assert place.stop() == [0, 0, 0, 0]
+    duplicates = sum(process.told().count("event duplicate") for process in workers)
+    print(f"seed {SEED}: {killed}, {duplicates} duplicates")
+    assert faults(place) == NONE
+    assert place.number("SELECT count(*) FROM entries") >= 2000
+    assert killed.total() > 20
+    assert duplicates > 10  # the windows were open
+
+
+@pytest.mark.parametrize(
+    ("bypass", "victim", "found"),
+    [
+        ("outbox-after", "write", "lost"),
+        ("outbox-before", "", "invented"),
+        ("inbox", "consume", "twice"),
+        ("lanes", "", "disordered"),
+    ],
+)
+def test_without_one_part_the_same_events_are(
+    place: Place, bypass: str, victim: str, found: str
+) -> None:
+    options = {"COUNT": "60", "KEYS": "3", "PAUSE": "0.3", "BYPASS": bypass}
+    processes = {name: place.start(LEDGER, name, **options) for name in ("relay", "consume")}
+    for process in processes.values():
+        process.wait_until_ready()
+    processes["write"] = place.start(LEDGER, "write", **options)
+    for _ in range(3 if victim else 0):
+        before = place.number(COUNT)
+        eventually(lambda: place.number(COUNT) > before + 2, "more effects")  # noqa: B023
+        processes[victim].kill()
+    eventually(lambda: not processes["write"].is_alive(), "all entries are committed")
+    place.wait_until_idle()
+    assert getattr(faults(place), found)
+
+
+def place_orders(port: int, count: int) -> None:
+    """Place orders, one piece each; the service stays ready."""
+    order = {"sku": "tea", "quantity": 1}
+    with closing(Client(port)) as client:
+        for number in range(count):
+            placed = client("POST", "/v1/orders", order | {"reference": f"PO-{number}"})
+            assert (placed.status, client("GET", "/readyz").status) == (201, 200), placed.body
+
+
+def sold(port: int) -> int:
+    """Return how many pieces the service has counted as sold."""
+    with closing(Client(port)) as client:
+        return sum(int(sale["quantity"]) for sale in client("GET", "/v1/sales").json()["items"])
+
+
+def metric(process: Process, name: str) -> float:
+    """Return the sum of a metric's samples."""
+    text = ask(process.port, "/metrics")[2].decode()
+    return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (.+)$", text, re.M))
+
+
+@pytest.fixture
+def processes(place: Place) -> dict[str, Process]:
+    """The service's own processes."""
+    commands = {"serve": (), "relay": ("relay",), "consume": ("consume",)}
+    started = {name: place.start("-m", "service", *rest) for name, rest in commands.items()}
+    for process in started.values():
+        process.wait_until_ready()
+    return started
+
+
+@pytest.fixture
+def disk_alarm(servers: Servers) -> Iterator[Callable[[str], str]]:
+    """Return a function that sets how much of the disk has to be free, until the test ends."""
+
+    def set_limit(limit: str) -> str:
+        return servers.rabbitmqctl("set_disk_free_limit", limit)
+
+    yield set_limit
+    set_limit(DISK_LIMIT)
+
+
+def test_while_the_brokers_disk_is_full_the_service_is_ready_and_nothing_is_lost(
+    place: Place, processes: dict[str, Process], disk_alarm: Callable[[str], str]
+) -> None:
+    port = processes["serve"].port
+    relay = processes["relay"]
+    disk_alarm(DISK_ALARM)
+    place_orders(port, 30)
+    age = "messaging_outbox_age_seconds"
+    eventually(lambda: metric(relay, age) > 12, "the relay has tried twice")
+    assert sold(port) == 0
+    disk_alarm(DISK_LIMIT)
+    eventually(lambda: sold(port) == 30, "all orders are counted")
+    place.wait_until_idle()
+    assert sold(port) == 30
+
+
+def test_while_the_queue_is_full_the_service_is_ready_and_nothing_is_lost(
+    servers: Servers, place: Place, processes: dict[str, Process]
+) -> None:
+    port = processes["serve"].port
+    assert processes["consume"].stop() == 0
+    policy = ("short", r"\.events$", '{"max-length": 5}', "--apply-to", "queues")
+    servers.rabbitmqctl("set_policy", "-p", place.vhost, *policy)
+    place_orders(port, 40)
+    sent = "messaging_client_sent_messages_total"
+    refused = f'{sent}{{event_type="ledger.order.placed",outcome="refused"}}'
+    eventually(lambda: metric(processes["relay"], re.escape(refused)) > 0, "events are refused")
+    assert place.number("SELECT count(*) FROM outbox") > 20
+    processes["consume"].start()
+    eventually(lambda: sold(port) == 40, "all orders are counted")
+    place.wait_until_idle()
+    assert sold(port) == 40
