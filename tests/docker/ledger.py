@@ -46,8 +46,8 @@ COUNT_UP = sa.text(
     "INSERT INTO accounts VALUES (:key, 1)"
     " ON CONFLICT (key) DO UPDATE SET entries = accounts.entries + 1 RETURNING entries"
 )
-ENTER = sa.text("INSERT INTO entries (event_id, key, number) VALUES (:event_id, :key, :number)")
-COMMITTED = sa.text("SELECT count(*) FROM entries")
+ENTER = sa.text("INSERT INTO entries VALUES (:event_id, :key, :number, :release)")
+COMMITTED = sa.text("SELECT count(*) FROM entries WHERE release = :release")
 # Nothing but the inbox keeps it from happening twice.
 EFFECT = sa.text(
     "INSERT INTO effects (event_id, key, number, said) VALUES (:event_id, :key, :number, :said)"
@@ -136,7 +136,7 @@ def is_full(database: Database) -> bool:
     """Return whether all entries are committed, or nobody can tell."""
     try:
         with database.read() as connection:
-            return int(connection.scalar(COMMITTED) or 0) >= COUNT
+            return int(connection.scalar(COMMITTED, {"release": RELEASE}) or 0) >= COUNT
     except sa.exc.DBAPIError:
         time.sleep(0.1)
         return False
@@ -148,7 +148,8 @@ def write_one(database: Database, key: str, is_kept: bool) -> None:
         number = connection.scalar(COUNT_UP, {"key": key})
         said = {"note": "of old", "colour": "red"}
         event_id = outbox.publish(connection, Entered(number=number, **said), key)
-        connection.execute(ENTER, {"event_id": event_id, "key": key, "number": number})
+        entry = {"event_id": event_id, "key": key, "number": number, "release": RELEASE}
+        connection.execute(ENTER, entry)
         if BYPASS.startswith("outbox"):
             body = connection.scalar(TAKE_OUT, {"event_id": event_id})
         if BYPASS == "outbox-before":

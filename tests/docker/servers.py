@@ -223,6 +223,11 @@ class Place:
         self._processes.append(process)
         return process
 
+    def wait_until_ready(self) -> None:
+        """Return when all its processes are ready."""
+        for process in self._processes:
+            process.wait_until_ready()
+
     def sql(self, statement: str) -> list[list[str]]:
         """Run SQL in its database; return the rows."""
         told = self.servers.sql(statement, self.name)

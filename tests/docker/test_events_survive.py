@@ -1,6 +1,7 @@
 """Events survive what kills processes and servers: none is lost, or has an effect twice."""
 
 import itertools
+import json
 import os
 import random
 import re
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.conftest import Bake
+from tests.docker.collector import Collector
 from tests.docker.containers import ask
 from tests.docker.containers import eventually
 from tests.docker.load import Client
@@ -30,7 +33,9 @@ LEDGER = str(Path(__file__).with_name("ledger.py"))
 SEED = int(os.environ.get("SEED", "7"))
 TABLES = """
 CREATE TABLE accounts (key text PRIMARY KEY, entries integer NOT NULL);
-CREATE TABLE entries (event_id text, key text, number integer, PRIMARY KEY (key, number));
+CREATE TABLE entries (
+    event_id text, key text, number integer, release text, PRIMARY KEY (key, number)
+);
 CREATE TABLE effects (
     position bigint GENERATED ALWAYS AS IDENTITY, event_id text, key text, number integer, said text
 );
@@ -120,12 +125,11 @@ def test_no_event_is_lost_or_has_two_effects_while_everything_is_killed(
     servers: Servers, place: Place
 ) -> None:
     pauses = {"relay": "0.5", "consume": "0.3", "write": "0.07"}
-    names = ("relay", "relay", "consume", "consume", "write")
+    names = ("relay", "relay", "consume", "consume")
     options = {"COUNT": "2000", "CONSUMER_CONCURRENCY": "32"}
-    processes = [place.start(LEDGER, name, PAUSE=pauses[name], **options) for name in names]
-    *workers, writer = processes
-    for process in workers:
-        process.wait_until_ready()
+    workers = [place.start(LEDGER, name, PAUSE=pauses[name], **options) for name in names]
+    place.wait_until_ready()
+    writer = place.start(LEDGER, "write", PAUSE=pauses["write"], **options)
     turns: dict[str, Iterator[Server | Process]] = {
         "relay": itertools.cycle(workers[:2]),
         "consume": itertools.cycle(workers[2:]),
@@ -165,8 +169,7 @@ def test_without_one_part_the_same_events_are(
 ) -> None:
     options = {"COUNT": "60", "KEYS": "3", "PAUSE": "0.3", "BYPASS": bypass}
     processes = {name: place.start(LEDGER, name, **options) for name in ("relay", "consume")}
-    for process in processes.values():
-        process.wait_until_ready()
+    place.wait_until_ready()
     processes["write"] = place.start(LEDGER, "write", **options)
     for _ in range(3 if victim else 0):
         before = place.number(COUNT)
@@ -198,14 +201,18 @@ def metric(process: Process, name: str) -> float:
     return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (.+)$", text, re.M))
 
 
+def started(place: Place, **environment: str) -> dict[str, Process]:
+    """Start the service's own processes; return them when they are ready."""
+    commands = ("serve", "relay", "consume")
+    processes = {name: place.start("-m", "service", name, **environment) for name in commands}
+    place.wait_until_ready()
+    return processes
+
+
 @pytest.fixture
 def processes(place: Place) -> dict[str, Process]:
-    """The service's own processes."""
-    commands = {"serve": (), "relay": ("relay",), "consume": ("consume",)}
-    started = {name: place.start("-m", "service", *rest) for name, rest in commands.items()}
-    for process in started.values():
-        process.wait_until_ready()
-    return started
+    """The service's own processes, ready."""
+    return started(place)
 
 
 @pytest.fixture
@@ -251,3 +258,69 @@ def test_while_the_queue_is_full_the_service_is_ready_and_nothing_is_lost(
     eventually(lambda: sold(port) == 40, "all orders are counted")
     place.wait_until_idle()
     assert sold(port) == 40
+
+
+# Which releases of the sender each release of the reader understands.
+UNDERSTOOD = {
+    "old": {"old", "expanded"},
+    "expanded": {"old", "expanded", "contracted"},
+    "contracted": {"old", "expanded", "contracted"},
+}
+
+
+def test_services_a_release_apart_understand_each_other(bake: Bake, opened: Open) -> None:
+    sender = opened()
+    sender.sql(TABLES)
+    readers = {}
+    for release in UNDERSTOOD:
+        answers = {"database": "postgresql", "messaging": "rabbitmq", "sample": "no"}
+        reader = opened(bake(service_slug=f"reader-{release}", **answers), sender.vhost)
+        reader.sql(TABLES)
+        reader.start(LEDGER, "consume", RELEASE=release, SENDER=sender.service.name)
+        readers[release] = reader
+    for reader in readers.values():
+        reader.wait_until_ready()
+    sender.start(LEDGER, "relay")
+    writers = [sender.start(LEDGER, "write", RELEASE=each, COUNT="10") for each in UNDERSTOOD]
+    eventually(lambda: not any(writer.is_alive() for writer in writers), "all has been written")
+    sender.wait_until_idle()
+    sent = dict(sender.sql("SELECT event_id, release FROM entries"))
+    for release, reader in readers.items():
+        reader.wait_until_idle()
+        handled = {row[0] for row in reader.sql("SELECT event_id FROM effects")}
+        told = reader.run("-m", "service.chassis.messaging.dead_letters", "list").splitlines()
+        letters = {letter["id"]: letter["reason"] for letter in map(json.loads, told)}
+        understood = {each for each in sent if sent[each] in UNDERSTOOD[release]}
+        assert (handled, set(letters)) == (understood, sent.keys() - understood), release
+        assert set(letters.values()) <= {"wrong schema: data.note: Field required"}
+
+
+def up(spans: dict[bytes, Span], span: Span | None) -> Iterator[Span]:
+    """Return a span and all that are above it."""
+    while span:
+        yield span
+        span = spans.get(span.parent_span_id)
+
+
+def test_one_trace_joins_the_request_its_event_the_handler_and_their_statements(
+    place: Place,
+) -> None:
+    trace = os.urandom(16)
+    parent = os.urandom(8)
+    with closing(Collector()) as collector:
+        endpoint = f"http://127.0.0.1:{collector.server_port}"
+        processes = started(place, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
+        order = {"reference": "PO-1", "sku": "tea", "quantity": 1}
+        with closing(Client(processes["serve"].port)) as client:
+            traceparent = f"00-{trace.hex()}-{parent.hex()}-01"
+            assert client("POST", "/v1/orders", order, traceparent=traceparent).status == 201
+
+        def paths() -> set[tuple[str, ...]]:
+            spans = {span.span_id: span for span in collector.spans if span.trace_id == trace}
+            return {tuple(one.name for one in up(spans, span)) for span in spans.values()}
+
+        request = ("POST /v1/orders",)
+        handler = ("process ledger.events", "publish events", *request)
+        wanted = {request, ("INSERT", *request), handler, ("INSERT", *handler)}
+        eventually(lambda: wanted <= paths(), f"spans: {paths()}")
+    assert collector.faults == []
