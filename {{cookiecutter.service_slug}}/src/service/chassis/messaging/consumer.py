@@ -63,6 +63,11 @@ def _first_fault(invalid: ValidationError) -> str:
     return f"{where}: {error['msg']}"
 
 
+def pause_after(failures: int) -> float:
+    """Return how many seconds to wait after the last of so many failures."""
+    return min(FIRST_PAUSE * 2 ** min(failures - 1, 30), MAX_PAUSE)
+
+
 class Consumer:
     """Handles the events of one service."""
 
@@ -197,7 +202,7 @@ class Deliveries:
                 if tries >= self._consumer.settings.consumer_tries:
                     return "dead_letter", f"failed {tries} times: {failure!r}"
                 self._watch.retry("handler")
-            await self._wait(min(FIRST_PAUSE * 2 ** (tries + absences - 1), MAX_PAUSE))
+            await self._wait(pause_after(tries + absences))
 
     async def _settle(
         self, message: AbstractIncomingMessage, outcome: str, reason: str, type_: str = ""
