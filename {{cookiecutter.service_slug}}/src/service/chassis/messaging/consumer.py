@@ -155,13 +155,20 @@ class Deliveries:
         """Begin with a message; tasks get their lane in the order in which they are made."""
         task = asyncio.ensure_future(self._take(message))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._end)
 
     async def drain(self, grace: float) -> None:
         """Let handlers that run end within the grace; begin with nothing else."""
         self._is_ending.set()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        """Let the broker deliver a message again that met a fault of ours; none stays unsettled."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (fault := task.exception()):
+            log.error("a message could not be settled", exc_info=fault)
+            self._lost.set()
 
     async def _take(self, message: AbstractIncomingMessage) -> None:
         self._watch.begin(message)
