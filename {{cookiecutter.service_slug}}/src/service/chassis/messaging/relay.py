@@ -31,6 +31,7 @@ log = logging.getLogger("service.messaging")
 
 BATCH = 200  # events of one transaction
 POLL_INTERVAL = 0.1  # seconds; NOTIFY would make all writers wait for each other
+MAX_DOUBLINGS = 5  # of that interval, while a full queue takes nothing
 PUBLISH_TIMEOUT = 5.0  # seconds for a batch; a broker without memory or disk does not answer
 HOLD = 5.0  # seconds until an event that no queue wants is tried again
 OBSERVE_INTERVAL = 5.0  # seconds
@@ -79,14 +80,16 @@ class Relay:
         exchange = await topology.declare_exchange(channel)
         loop = asyncio.get_running_loop()
         worker.is_connected = True
+        refusals = 0
         while not worker.stopping.is_set():
             batch = await asyncio.to_thread(self.move_batch, exchange, loop)
             if batch.error:
                 raise batch.error
             if lost.is_set():
                 raise ConnectionError("the connection was closed")
+            refusals = refusals + 1 if batch.is_refused and not batch.sent else 0
             if batch.is_refused or not batch.sent:
-                await worker.wait(POLL_INTERVAL)
+                await worker.wait(POLL_INTERVAL * 2 ** min(refusals, MAX_DOUBLINGS))
 
     def move_batch(self, exchange: AbstractExchange, loop: asyncio.AbstractEventLoop) -> Batch:
         """Send the oldest events and delete those that the broker has; call it in a thread."""
