@@ -42,6 +42,8 @@ bench: build/service/ready ## Measure the chassis beside bare Flask, layer by la
 	rm -rf build/bench
 	$(BIN)/cookiecutter --no-input --default-config --output-dir build/bench .
 	build/service/bin/python benchmarks/memory.py build/bench/flask-microservice
+	$(BIN)/cookiecutter --no-input --default-config --output-dir build/bench . service_slug=events database=postgresql messaging=rabbitmq
+	build/service/bin/python benchmarks/messaging.py build/bench/events
 
 relock: $(VENV)/ready ## Fit all requirements files to the manifests (ARGS=--upgrade takes the newest versions)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/relock $(ARGS)

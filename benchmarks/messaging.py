@@ -26,6 +26,7 @@ IMAGES = {
     "rabbitmq:4": (5672, "RABBITMQ_DEFAULT_USER=bench", "RABBITMQ_DEFAULT_PASS=unused"),
     "postgres:18": (5432, "POSTGRES_HOST_AUTH_METHOD=trust"),
 }
+PARTS = ("outbox", "relay", "consumer with inbox")
 OUTBOX = "SELECT count(*) FROM outbox"
 INBOX = "SELECT count(*) FROM inbox"
 HANDLED = "SELECT event_id, handled FROM inbox"
@@ -139,7 +140,7 @@ def rates(store: Store) -> dict[str, float]:
     known = store.count(INBOX)
     with process("consume"):
         consumed = rate(lambda: store.count(INBOX) - known)
-    return {"outbox": published, "relay": relayed, "consumer with inbox": consumed}
+    return dict(zip(PARTS, (published, relayed, consumed), strict=True))
 
 
 def can_send(store: Store) -> bool:

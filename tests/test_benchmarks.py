@@ -27,6 +27,14 @@ names = [name for _ in database.REQUESTS for name in database.LAYERS]
 print('layers', *names, sep='\\n')
 """
 
+MESSAGING = """
+import messaging
+messaging.EVENTS = 40
+messaging.SECONDS = 1
+messaging.main()
+print('layers', *messaging.PARTS, 'median', '99 %', sep='\\n')
+"""
+
 MEMORY = """
 import memory
 memory.STARTS = 1
@@ -93,6 +101,13 @@ def test_the_cost_of_each_layer_of_the_database_is_printed(service_python: Path)
     rows, layers = measured(service_python, DATABASE)
     assert len(rows) == 9
     assert rows == layers
+
+
+@pytest.mark.docker
+def test_the_rates_and_the_latency_of_events_are_printed(service_python: Path, bake: Bake) -> None:
+    service = bake(service_slug="events", database="postgresql", messaging="rabbitmq")
+    rows, parts = measured(service_python, MESSAGING, str(service))
+    assert [row for row in rows if not row.startswith(("events", "from commit"))] == parts
 
 
 @pytest.mark.parametrize(
