@@ -325,9 +325,9 @@ def running(service: Path, python: Path, **settings: str) -> Iterator[str]:
         port = free.getsockname()[1]
     own = {"PYTHONPATH": "src", "BIND_ADDRESS": "127.0.0.1", "PORT": str(port), "DRAIN_DELAY": "0"}
     environment = {**os.environ, **own, **settings}
-    process = subprocess.Popen(
-        (str(python), "-m", "service"), cwd=service, env=environment, stdout=subprocess.DEVNULL
-    )
+    with (service / ".venv" / "log").open("wb") as log:
+        command = (str(python), "-m", "service")
+        process = subprocess.Popen(command, cwd=service, env=environment, stdout=log)
     url = f"http://127.0.0.1:{port}"
     try:
         until = time.monotonic() + 120
