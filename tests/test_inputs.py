@@ -432,7 +432,7 @@ def test_a_person_is_asked_what_a_foreign_configuration_does_not_answer(
     template: Path, tmp_path: Path
 ) -> None:
     config = configuration(tmp_path, {"license": "MIT license", "owner": "Team A"})
-    typed = ["", "orders", "", "Team B", "", "", "", "", "", "2"]
+    typed = ["", "orders", "", "Team B", "", "", "", "", "", "", "2"]
     output = type_answers(typed, "--config-file", config, template, cwd=tmp_path)
     assert 'license "MIT license": choose one of MIT, ' in output
     licence = (tmp_path / "orders" / "LICENSE").read_text(encoding="utf-8")
