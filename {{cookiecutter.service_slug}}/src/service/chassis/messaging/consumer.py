@@ -65,7 +65,7 @@ def _first_fault(invalid: ValidationError) -> str:
 
 def pause_after(failures: int) -> float:
     """Return how many seconds to wait after the last of so many failures."""
-    return min(FIRST_PAUSE * 2 ** min(failures - 1, 30), MAX_PAUSE)
+    return min(FIRST_PAUSE * 2.0 ** min(failures - 1, 30), MAX_PAUSE)
 
 
 class Consumer:
