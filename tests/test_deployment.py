@@ -2,6 +2,7 @@
 
 import re
 
+from tests.conftest import PLATFORM_FOLDER
 from tests.conftest import ROOT
 from tests.deployment import PAGE
 from tests.deployment import commands
@@ -19,6 +20,12 @@ def test_the_page_has_every_way_in_the_order_of_its_table() -> None:
 def test_what_runs_alone_runs_as_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text("utf-8").splitlines()
     assert [line for line in commands("Alone") if line not in readme] == []
+
+
+def test_what_runs_on_a_platform_runs_as_in_its_readme() -> None:
+    readme = (ROOT / PLATFORM_FOLDER / "README.md").read_text("utf-8").splitlines()
+    assert commands("On a platform") == ["make up", "make join", "make deploy", "make rollback"]
+    assert [line for line in commands("On a platform") if line not in readme] == []
 
 
 def test_the_commands_of_the_other_ways_are_those_that_their_tests_run() -> None:
