@@ -33,7 +33,7 @@ GATEWAY = """\
 services:
   gateway:
     image: envoyproxy/envoy:v1.40.0
-    command: [envoy, -c, /envoy.yaml, --concurrency, "1"]
+    command: [-c, /envoy.yaml, --concurrency, "1"]
     configs: [{source: envoy, target: /envoy.yaml}]
     ports: [{target: 8080, published: PORT, mode: host}]
     deploy: {endpoint_mode: dnsrr}
