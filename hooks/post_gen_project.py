@@ -31,6 +31,7 @@ ORDERS: Wanted = {**DATABASE, **SAMPLE}
 MESSAGING: Wanted = {"messaging": ("rabbitmq",)}
 SALES: Wanted = {**MESSAGING, **SAMPLE}
 KUBERNETES: Wanted = {"kubernetes": ("yes",)}
+WORKERS: Wanted = {**KUBERNETES, **MESSAGING}
 OPTIONAL: dict[str, Wanted] = {
     ".github/dependabot.yml": {"ci": ("github",)},
     ".github/workflows/ci.yml": {"ci": ("github",)},
@@ -43,14 +44,23 @@ OPTIONAL: dict[str, Wanted] = {
     "database.mk": DATABASE,
     "deploy/gateway/kustomization.yaml": KUBERNETES,
     "deploy/kubernetes/README.md": KUBERNETES,
-    "deploy/kubernetes/base": KUBERNETES,
+    "deploy/kubernetes/base/consumer.yaml": WORKERS,
+    "deploy/kubernetes/base/deployment.yaml": KUBERNETES,
+    "deploy/kubernetes/base/kustomization.yaml": KUBERNETES,
+    "deploy/kubernetes/base/network.yaml": KUBERNETES,
+    "deploy/kubernetes/base/process.yaml": KUBERNETES,
+    "deploy/kubernetes/base/relay.yaml": WORKERS,
+    "deploy/kubernetes/base/scaling.yaml": KUBERNETES,
+    "deploy/kubernetes/base/service.yaml": KUBERNETES,
     "deploy/kubernetes/canary": KUBERNETES,
     "deploy/kubernetes/migrate": {**KUBERNETES, **DATABASE},
     "deploy/kubernetes/monitoring": KUBERNETES,
     "deploy/kubernetes/overlays": KUBERNETES,
     "deploy/kubernetes/pod": KUBERNETES,
     "deploy/kubernetes/saturation": KUBERNETES,
-    "deploy/kubernetes/secrets": {**KUBERNETES, **DATABASE},
+    "deploy/kubernetes/secrets/broker.yaml": WORKERS,
+    "deploy/kubernetes/secrets/database.yaml": {**KUBERNETES, **DATABASE},
+    "deploy/kubernetes/secrets/kustomization.yaml": {**KUBERNETES, **DATABASE},
     "kubernetes.mk": KUBERNETES,
     "messaging.mk": MESSAGING,
     "migrations/env.py": DATABASE,
@@ -90,6 +100,7 @@ OPTIONAL: dict[str, Wanted] = {
     "tests/test_database_files.py": DATABASE,
     "tests/test_kubernetes.py": KUBERNETES,
     "tests/test_kubernetes_database.py": {**KUBERNETES, **DATABASE},
+    "tests/test_kubernetes_messaging.py": WORKERS,
     "tests/test_messaging_files.py": MESSAGING,
     "tests/test_migrations.py": DATABASE,
 }
