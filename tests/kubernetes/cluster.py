@@ -48,6 +48,7 @@ stringData: {{{key}: "{url}"}}
 HOST = "10.99.0.1"
 PAUSE = "docker.io/library/pause:local"
 POSTGRES = "postgres:18"
+RABBITMQ = "rabbitmq:4"
 ROLES = ("owner", "application")
 READY = ("psql", "--host=127.0.0.1", "--username=postgres", "--dbname=service")
 
@@ -76,7 +77,8 @@ class Cluster:
     def end(self) -> None:
         """Remove what the tests made."""
         self("delete", "namespace", self.namespace, "--ignore-not-found")
-        docker("rm", "--force", "--volumes", f"{self.namespace}-db")
+        servers = (f"{self.namespace}-{server}" for server in ("db", "broker"))
+        docker("rm", "--force", "--volumes", *servers)
 
     def adopt(self, service: Path) -> None:
         """Give the service an overlay that fits, its database and the addresses of that."""
@@ -85,7 +87,7 @@ class Cluster:
         overlay.mkdir()
         (overlay / "kustomization.yaml").write_text(OVERLAY.format(namespace=self.namespace))
         (overlay / "config.env").write_text("LOG_LEVEL=INFO\n")
-        secrets = self._start_database()
+        secrets = self._start_database() | self._start_broker()
         texts = (SECRET.format(name=name, **secret) for name, secret in secrets.items())
         (overlay / "secrets.yaml").write_text("".join(texts))
 
@@ -109,6 +111,18 @@ class Cluster:
             f"{self.service.name}-database-{role}": {"key": "database-url", "url": url}
             for role, url in urls.items()
         }
+
+    def _start_broker(self) -> dict[str, dict[str, str]]:
+        """Start RabbitMQ, for pods alone; return its secret."""
+        name = f"{self.namespace}-broker"
+        user = ("RABBITMQ_DEFAULT_USER=application", "RABBITMQ_DEFAULT_PASS=broker")
+        options = [f"--env={one}" for one in user]
+        docker("run", "--detach", "--name", name, "--publish", f"{HOST}::5672", *options, RABBITMQ)
+        ask = ("docker", "exec", name, "rabbitmq-diagnostics", "-q", "check_port_connectivity")
+        eventually(lambda: subprocess.run(ask, capture_output=True).returncode == 0, name, SECONDS)
+        url = f"amqp://application:broker@{docker('port', name, '5672')}"
+        secret = f"{self.service.name}-broker-application"
+        return {secret: {"key": "broker-url", "url": url}}
 
     def address(self, service: str) -> str:
         """The address of a Service, which this machine reaches too."""

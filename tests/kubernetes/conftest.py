@@ -40,9 +40,10 @@ def cluster() -> Iterator[Cluster]:
 def service(
     bake: Bake, service_python: Path, tmp_path_factory: pytest.TempPathFactory, cluster: Cluster
 ) -> Path:
-    """A service with a database, and an overlay that fits the cluster."""
+    """A service with a database and events, and an overlay that fits the cluster."""
     folder = tmp_path_factory.mktemp("kubernetes")
-    service = copied(bake, folder, database="postgresql", kubernetes="yes")
+    answers = {"database": "postgresql", "messaging": "rabbitmq", "kubernetes": "yes"}
+    service = copied(bake, folder, **answers)
     install(service, service_python)
     cluster.adopt(service)
     return service

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import uuid
 from pathlib import Path
 
 import pytest
@@ -215,3 +216,25 @@ def test_a_migration_that_fails_stops_the_release_before_any_pod_is_replaced(
     assert [pod["metadata"]["name"] for pod in first.pods()] == names
     assert "a migration that fails" in first.logs()
     complete(load)
+
+
+def test_an_event_goes_by_the_relay_and_the_broker_to_the_consumer(deployed: Cluster) -> None:
+    host = deployed.address(deployed.service.name)
+    order = {"reference": uuid.uuid4().hex, "sku": "tea", "quantity": 3}
+    with contextlib.closing(Client(5000, host)) as client:
+        assert client("POST", "/v1/orders", order, Idempotency_Key="1").status == 201
+        eventually(
+            lambda: any(one["sku"] == "tea" for one in client("GET", "/v1/sales").json()["items"]),
+            "it is sold",
+            SECONDS,
+        )
+
+
+def test_the_relay_and_the_consumer_are_rolled_with_the_service(
+    first: Cluster, images: dict[str, str]
+) -> None:
+    first.passes("deploy", IMAGE=images["two"])
+    name = first.service.name
+    for worker in (f"{name}-relay", f"{name}-consumer"):
+        spec = first.found("deployment", worker)["spec"]["template"]["spec"]
+        assert [one["image"] for one in spec["containers"]] == [images["two"]]
