@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from tests.conftest import ROOT
 from tests.deployment import commands
 from tests.docker.containers import Bake
 from tests.docker.containers import build
@@ -40,26 +42,9 @@ services:
 configs:
   envoy: {file: ./envoy.yaml}
 """
-# As a platform's gateway has it: the replicas by their names, asked for their readiness.
+# What a gateway does besides that of the platform, whose file for a service's replicas it takes.
 ENVOY = """\
 static_resources:
-  clusters:
-    - name: service
-      type: STRICT_DNS
-      connect_timeout: 0.25s
-      dns_refresh_rate: 1s
-      respect_dns_ttl: false
-      health_checks:
-        - timeout: 3s
-          interval: 1s
-          unhealthy_threshold: 2
-          healthy_threshold: 1
-          http_health_check: {path: /readyz}
-      load_assignment:
-        cluster_name: service
-        endpoints:
-          - lb_endpoints:
-              - endpoint: {address: {socket_address: {address: SERVICE, port_value: 5000}}}
   listeners:
     - address: {socket_address: {address: 0.0.0.0, port_value: 8080}}
       filter_chains:
@@ -84,7 +69,26 @@ static_resources:
                             retry_policy:
                               retry_on: connect-failure,refused-stream,reset-before-request
                               num_retries: 3
+                              retry_host_predicate:
+                                - name: envoy.retry_host_predicates.previous_hosts
+                                  typed_config:
+                                    "@type": "type.googleapis.com/envoy.extensions.retry.\\
+                                      host.previous_hosts.v3.PreviousHostsPredicate"
+                              host_selection_retry_max_attempts: 3
 """
+CLUSTER = ROOT / "platform" / "{{cookiecutter.platform_slug}}" / "gateway" / "cluster.yaml"
+
+
+def envoy(service: str) -> str:
+    """Return the configuration of a gateway for the replicas that a name leads to."""
+    address = {"socket_address": {"address": service, "port_value": 5000}}
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+    cluster = yaml.safe_load(CLUSTER.read_text("utf-8"))
+    cluster["name"] = "service"
+    cluster["load_assignment"] = {"cluster_name": "service", "endpoints": endpoints}
+    content = yaml.safe_load(ENVOY)
+    content["static_resources"]["clusters"] = [cluster]
+    return json.dumps(content)
 
 
 class Stack:
@@ -98,7 +102,7 @@ class Stack:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
         (service / "gateway.yaml").write_text(GATEWAY.replace("PORT", str(self.port)))
-        (service / "envoy.yaml").write_text(ENVOY.replace("SERVICE", self.name))
+        (service / "envoy.yaml").write_text(envoy(self.name))
 
     def deploy(self, release: str) -> None:
         """Deploy a release; the roll-out goes on in the background."""
