@@ -33,6 +33,8 @@ patches:
   - target: {{kind: Deployment}}
     patch: |-
       - {{op: replace, path: /spec/progressDeadlineSeconds, value: 60}}
+  - target: {{kind: Deployment, name: {name}}}
+    patch: |-
       - {{op: remove, path: /spec/template/spec/topologySpreadConstraints/0/matchLabelKeys}}
       - {{op: remove, path: /spec/template/spec/topologySpreadConstraints/1/matchLabelKeys}}
 """
@@ -85,7 +87,9 @@ class Cluster:
         self.service = service
         overlay = service / "deploy" / "kubernetes" / "overlays" / "test"
         overlay.mkdir()
-        (overlay / "kustomization.yaml").write_text(OVERLAY.format(namespace=self.namespace))
+        (overlay / "kustomization.yaml").write_text(
+            OVERLAY.format(namespace=self.namespace, name=service.name)
+        )
         (overlay / "config.env").write_text("LOG_LEVEL=INFO\n")
         secrets = self._start_database() | self._start_broker()
         texts = (SECRET.format(name=name, **secret) for name, secret in secrets.items())
