@@ -18,6 +18,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.conftest import Bake
 from tests.docker.collector import Collector
+from tests.docker.collector import values
 from tests.docker.containers import ask
 from tests.docker.containers import eventually
 from tests.docker.load import Client
@@ -29,6 +30,7 @@ from tests.docker.servers import servers as running_servers
 
 pytestmark = pytest.mark.docker
 
+CALLING = str(Path(__file__).with_name("calling.py"))
 LEDGER = str(Path(__file__).with_name("ledger.py"))
 SEED = int(os.environ.get("SEED", "7"))
 TABLES = """
@@ -201,18 +203,13 @@ def metric(process: Process, name: str) -> float:
     return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (.+)$", text, re.M))
 
 
-def started(place: Place, **environment: str) -> dict[str, Process]:
-    """Start the service's own processes; return them when they are ready."""
-    commands = ("serve", "relay", "consume")
-    processes = {name: place.start("-m", "service", name, **environment) for name in commands}
-    place.wait_until_ready()
-    return processes
-
-
 @pytest.fixture
 def processes(place: Place) -> dict[str, Process]:
     """The service's own processes, ready."""
-    return started(place)
+    commands = ("serve", "relay", "consume")
+    processes = {name: place.start("-m", "service", name) for name in commands}
+    place.wait_until_ready()
+    return processes
 
 
 @pytest.fixture
@@ -299,32 +296,54 @@ def test_services_a_release_apart_understand_each_other(bake: Bake, opened: Open
         assert set(letters.values()) <= {"wrong schema: data.note: Field required"}
 
 
-def up(spans: dict[bytes, Span], span: Span | None) -> Iterator[Span]:
-    """Return a span and all that are above it."""
-    while span:
-        yield span
-        span = spans.get(span.parent_span_id)
+def lines(collector: Collector, trace: bytes) -> set[tuple[str, ...]]:
+    """Return a trace's spans, each with those above it: service, kind and name."""
+    spans: dict[bytes, Span] = {}
+    said: dict[bytes, str] = {}
+    for group in [group for sent in collector.requests for group in sent.resource_spans]:
+        service = values(group.resource.attributes)["service.name"]
+        for span in [span for scope in group.scope_spans for span in scope.spans]:
+            if span.trace_id == trace:
+                kind = Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_")
+                spans[span.span_id] = span
+                said[span.span_id] = f"{service} {kind} {span.name}"
+
+    def up(id_: bytes) -> Iterator[str]:
+        while id_ in spans:
+            yield said[id_]
+            id_ = spans[id_].parent_span_id
+
+    return {tuple(up(id_)) for id_ in spans}
 
 
-def test_one_trace_joins_the_request_its_event_the_handler_and_their_statements(
-    place: Place,
+def test_one_trace_joins_the_request_its_event_the_handler_and_the_service_that_it_calls(
+    place: Place, opened: Open, bake: Bake
 ) -> None:
     trace = os.urandom(16)
     parent = os.urandom(8)
+    stock = opened(bake(service_slug="stock", database="postgresql", sample="yes"))
     with closing(Collector()) as collector:
-        endpoint = f"http://127.0.0.1:{collector.server_port}"
-        processes = started(place, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
+        otel = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}"}
+        callee = stock.start("-m", "service", "serve", **otel).wait_until_ready()
+        serve = place.start("-m", "service", "serve", **otel)
+        place.start("-m", "service", "relay", **otel)
+        place.start(CALLING, "consume", STOCK_URL=f"http://127.0.0.1:{callee.port}", **otel)
+        place.wait_until_ready()
         order = {"reference": "PO-1", "sku": "tea", "quantity": 1}
-        with closing(Client(processes["serve"].port)) as client:
+        with closing(Client(serve.port)) as client:
             traceparent = f"00-{trace.hex()}-{parent.hex()}-01"
             assert client("POST", "/v1/orders", order, traceparent=traceparent).status == 201
-
-        def paths() -> set[tuple[str, ...]]:
-            spans = {span.span_id: span for span in collector.spans if span.trace_id == trace}
-            return {tuple(one.name for one in up(spans, span)) for span in spans.values()}
-
-        request = ("POST /v1/orders",)
-        handler = ("process ledger.events", "publish events", *request)
-        wanted = {request, ("INSERT", *request), handler, ("INSERT", *handler)}
-        eventually(lambda: wanted <= paths(), f"spans: {paths()}")
+        request = ("ledger SERVER POST /v1/orders",)
+        sent = ("ledger PRODUCER publish events", *request)
+        handler = ("ledger CONSUMER process ledger.events", *sent)
+        call = ("ledger CLIENT GET", *handler)
+        wanted = {
+            request,
+            ("ledger CLIENT INSERT", *request),
+            handler,
+            ("ledger CLIENT INSERT", *handler),
+            call,
+            ("stock SERVER GET /v1/products/<sku>", *call),
+        }
+        eventually(lambda: wanted <= lines(collector, trace), f"{lines(collector, trace)}")
     assert collector.faults == []
