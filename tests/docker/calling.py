@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from service import workers
 from service.api.catalogue import Product
-from service.chassis.client.calls import make_clients
+from service.chassis.client.calls import client
 from service.chassis.client.settings import CalleeUrl
 from service.chassis.messaging.events import CloudEvent
 from service.chassis.messaging.registry import Registry
@@ -24,13 +24,9 @@ class Calling(Settings):
     stock_url: CalleeUrl
 
 
-settings = Calling.load()
-clients = make_clients(settings)
-
-
 def look_up_and_count(connection: Connection, event: CloudEvent[OrderPlaced]) -> None:
     """Handle an order as the service does, once the other service knows its product."""
-    clients["stock"].get(f"/v1/products/{event.data.sku}", Product)
+    client("stock").get(f"/v1/products/{event.data.sku}", Product)
     count_sale(connection, event)
 
 
@@ -43,4 +39,4 @@ def init_registry() -> Registry:
 
 if __name__ == "__main__":
     workers.make_registry = init_registry
-    sys.exit(workers.COMMANDS[sys.argv[1]](settings))
+    sys.exit(workers.COMMANDS[sys.argv[1]](Calling.load()))

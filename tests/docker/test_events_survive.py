@@ -327,7 +327,8 @@ def test_one_trace_joins_the_request_its_event_the_handler_and_the_service_that_
         callee = stock.start("-m", "service", "serve", **otel).wait_until_ready()
         serve = place.start("-m", "service", "serve", **otel)
         place.start("-m", "service", "relay", **otel)
-        place.start(CALLING, "consume", STOCK_URL=f"http://127.0.0.1:{callee.port}", **otel)
+        url = f"http://127.0.0.1:{callee.port}"
+        consume = place.start(CALLING, "consume", STOCK_URL=url, **otel)
         place.wait_until_ready()
         order = {"reference": "PO-1", "sku": "tea", "quantity": 1}
         with closing(Client(serve.port)) as client:
@@ -345,5 +346,8 @@ def test_one_trace_joins_the_request_its_event_the_handler_and_the_service_that_
             call,
             ("stock SERVER GET /v1/products/<sku>", *call),
         }
-        eventually(lambda: wanted <= lines(collector, trace), f"{lines(collector, trace)}")
+        ends = {path[0].split(" ", 2)[2] for path in wanted}  # each is sent after its children
+        eventually(lambda: ends <= {span.name for span in collector.spans}, "all spans have come")
+        assert lines(collector, trace) >= wanted
+        assert metric(consume, "http_client_request_duration_seconds_count") == 1
     assert collector.faults == []

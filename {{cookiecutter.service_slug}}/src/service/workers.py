@@ -50,10 +50,12 @@ def relay(settings: Settings) -> int:
 
 def consume(settings: Settings) -> int:
     """Handle events until a signal."""
+    from service.chassis.client import calls
     from service.chassis.data.connections import Database
     from service.chassis.messaging.consumer import Consumer
 
     worker = make_worker("consumer", settings)
+    calls.init_process(settings, worker.telemetry.registry)
     connections = settings.consumer_concurrency + 2  # for the check and for the clean-up
     database = Database(settings, connections, worker.telemetry.registry)
     consumer = Consumer(worker, database, make_registry(), settings, settings.shutdown_grace)

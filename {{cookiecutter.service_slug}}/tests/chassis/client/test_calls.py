@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from contextvars import copy_context
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -652,6 +653,22 @@ def test_the_breaker_of_one_callee_is_no_other_ones(callee: Callee) -> None:
         fail(clients["stock"], Unreachable)
     fail(clients["stock"], BreakerOpen)
     assert clients["bank"].get("/things", Thing).name == "a"
+
+
+def test_a_process_without_an_application_calls_too(
+    callee: Callee, registry: CollectorRegistry
+) -> None:
+    def work() -> Thing:
+        calls.init_process(Calling(stock_url=HttpUrl(callee.url)), registry)
+        return copy_context().run(lambda: calls.client("stock").get("/things", Thing))
+
+    callee.behave = send
+    assert copy_context().run(work).name == "a"
+    labels = {"callee": "stock", "http_request_method": "GET", "outcome": "200"}
+    name = "http_client_request_duration_seconds_count"
+    assert registry.get_sample_value(name, labels) == 1
+    with pytest.raises(RuntimeError, match="application context"):
+        calls.client("stock")
 
 
 # Settings

@@ -5,6 +5,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 from urllib.parse import urlencode
@@ -56,6 +57,10 @@ class Metrics:
         show = partial(Gauge, labelnames=LABELS[:1], registry=registry)
         self.active = show("http_client_active_requests", "Attempts under way.")
         self.is_open = show("http_client_breaker_open", "1 while calls are refused.")
+
+
+# The clients of a process that has no application, and of the threads that inherit its context.
+CLIENTS: ContextVar["dict[str, Client]"] = ContextVar("clients")
 
 
 class Client:
@@ -165,11 +170,17 @@ def make_clients(
 
 
 def client(callee: str) -> Client:
-    """Return the current application's client of a callee, for its views."""
-    clients: dict[str, Client] = current_app.extensions["clients"]
+    """Return the client of a callee: the process's, or else the current application's."""
+    own = CLIENTS.get(None)
+    clients: dict[str, Client] = current_app.extensions["clients"] if own is None else own
     return clients[callee]
 
 
 def init_app(app: Flask, settings: ClientSettings, registry: CollectorRegistry | None) -> None:
     """Let the application's views call the services that its settings declare."""
     app.extensions["clients"] = make_clients(settings, registry)
+
+
+def init_process(settings: ClientSettings, registry: CollectorRegistry | None = None) -> None:
+    """Let a process without an application use `client`, such as a consumer or a job."""
+    CLIENTS.set(make_clients(settings, registry))
