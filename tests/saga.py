@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from operator import itemgetter
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -31,7 +32,7 @@ def follow(bake: Bake, service_python: Path, folder: Path) -> dict[str, Path]:
         answers = dict(word.split("=") for word in shlex.split(line) if "=" in word)
         name = answers["service_name"].lower()
         services[name] = installed(bake(**answers), service_python, folder / name)
-    for path, place, code in blocks(TEXT):
+    for path, place, code in filter(itemgetter(0), blocks(TEXT)):  # commands have no path
         name, _, inside = path.partition("/")
         put(services[name] / inside, place, code)
     return services

@@ -229,10 +229,10 @@ def test_the_contract_keeps_only_what_was_asked_for(tmp_path: Path) -> None:
     assert json.loads(path.read_text(encoding="utf-8"))["paths"] == {}
 
 
-def test_a_database_gets_secrets_that_git_ignores(bake: Bake) -> None:
-    service = bake(database="postgresql")
+def test_a_database_and_a_broker_get_secrets_that_git_ignores(bake: Bake) -> None:
+    service = bake(database="postgresql", messaging="rabbitmq")
     values = {(service / name).read_text() for name in hook.SECRETS}
-    assert (len(values), {len(value) for value in values}) == (3, {48})
+    assert (len(values), {len(value) for value in values}) == (4, {48})
     assert hook.git(service, "status", "--porcelain", "--untracked-files=all", ".secrets") == ""
     assert (service / ".secrets").stat().st_mode & 0o077 == 0
 
@@ -245,7 +245,9 @@ def test_what_containers_mount_is_readable_whatever_the_umask(
         path.chmod(path.stat().st_mode & 0o700)
     before = os.umask(0o077)
     try:
-        service = bake_with(private, tmp_path, user_config, database="postgresql")
+        service = bake_with(
+            private, tmp_path, user_config, database="postgresql", messaging="rabbitmq"
+        )
     finally:
         os.umask(before)
     unreadable = [name for name in hook.MOUNTED if not (service / name).stat().st_mode & 0o004]
