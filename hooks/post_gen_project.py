@@ -71,6 +71,7 @@ OPTIONAL: dict[str, Wanted] = {
     "migrations/versions/0003_outbox_and_inbox.py": MESSAGING,
     "migrations/versions/0004_sales.py": SALES,
     "scripts/canary.py": KUBERNETES,
+    "scripts/contracts/events.py": MESSAGING,
     "scripts/kubernetes.sh": KUBERNETES,
     "scripts/prometheus_rule.py": KUBERNETES,
     "src/service/api/catalogue.py": SAMPLE,

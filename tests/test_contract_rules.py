@@ -150,7 +150,7 @@ def contracts(template: Path) -> Iterator[SimpleNamespace]:
     """The scripts, from a copy, because Python leaves its caches beside them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(template / FOLDER / "scripts")
-        names = ("operations", "rules", "flatten", "schemas")
+        names = ("events", "operations", "rules", "flatten", "schemas")
         yield SimpleNamespace(**{n: importlib.import_module(f"contracts.{n}") for n in names})
         for name in [name for name in sys.modules if name.partition(".")[0] == "contracts"]:
             del sys.modules[name]
@@ -344,6 +344,7 @@ def test_every_rule_is_tested(contracts: SimpleNamespace) -> None:
     tested = {rule for row in SCHEMAS for rule in row[:2]}
     several: tuple[list[Any], ...] = (ONE_WAY, BOTH_WAYS, DOCUMENTS, DOCUMENTS_BOTH_WAYS)
     tested |= {row[0] for rows in several for row in rows} | {"answer added", "answer removed"}
+    tested |= {row[0] for row in EVENTS}
     assert tested == contracts.rules.REMEDIES.keys()
 
 
@@ -454,3 +455,86 @@ def test_schemas_of_endless_depth_or_alternatives_are_a_fault(contracts: SimpleN
         loop = {"schemas": {"Loop": {"allOf": [{"$ref": "#/components/schemas/Loop"}]}}}
         made = {**exchange("request", schema), "components": loop}
         assert broken(contracts, made, made) == ["unreadable"]
+
+
+def events(*actions: str, **parts: Any) -> Json:
+    """A document of an event that is sent or handled, or both."""
+    reference = {"$ref": "#/channels/c"}
+    message = {"name": "order.placed", "payload": parts.get("payload", {})}
+    return {
+        "asyncapi": "3.1.0",
+        "channels": {"c": {"messages": {"m": message}, **parts.get("channel", {})}},
+        "operations": {one: {"action": one, "channel": reference} for one in actions},
+    }
+
+
+def event(action: str, **schema: Any) -> Json:
+    """A document of an event with one schema, which is sent or handled."""
+    return events(action, payload={"type": "object", **schema})
+
+
+FIELD: Json = {"properties": {"a": TEXT}}
+REQUIRED: Json = {**FIELD, "required": ["a"]}
+DEFAULT: Json = {"properties": {"a": {**TEXT, "default": "b"}}}
+ROUTED: Json = {"channel": {"bindings": {"amqp": {"is": "queue"}}}}
+# Rule, and two documents of events: from the first to the second it breaks, and not back.
+EVENTS: list[tuple[str, Json, Json]] = [
+    ("event removed", events("send"), events()),
+    ("event removed", events("send", "receive"), events("receive")),
+    ("field removed", event("send", **FIELD), event("send")),
+    ("field optional", event("send", **REQUIRED), event("send", **FIELD)),
+    ("type", events("send", payload=WHOLE), events("send", payload={"type": "number"})),
+    ("maxLength", events("send", payload={"maxLength": 8}), events("send")),
+    ("value added", event("send", enum=["a"]), event("send", enum=["a", "b"])),
+    ("input required", event("receive"), event("receive", **REQUIRED)),
+    ("type", events("receive", payload={"type": "number"}), events("receive", payload=WHOLE)),
+    ("maxLength", events("receive"), events("receive", payload={"maxLength": 8})),
+    ("object closed", event("receive"), event("receive", additionalProperties=False)),
+]
+
+
+@pytest.mark.parametrize(("rule", "old", "new"), EVENTS)
+def test_a_change_of_an_event_breaks_one_way(
+    contracts: SimpleNamespace, rule: str, old: Json, new: Json
+) -> None:
+    breaking = contracts.events.breaking_events
+    assert [fault.rule for fault in breaking(old, new)] == [rule]
+    assert breaking(new, old) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        # Who handles an event may read less of it, or no event at all.
+        (events("receive"), events()),
+        (event("receive", **FIELD), event("receive")),
+        (event("receive", **FIELD), event("receive", **DEFAULT)),
+        # What is sent and handled by one class requires what has a default too.
+        (event("receive"), event("receive", **DEFAULT, required=["a"])),
+        (events("send"), events("send", "receive")),
+        (event("send"), {**event("send"), "info": {"version": "2"}, "defaultContentType": "a/b"}),
+    ],
+)
+def test_a_change_of_an_event_that_concerns_nobody_else_breaks_nothing(
+    contracts: SimpleNamespace, one: Json, other: Json
+) -> None:
+    assert contracts.events.breaking_events(one, other) == []
+
+
+@pytest.mark.parametrize("action", ["send", "receive"])
+def test_an_event_is_routed_as_it_was(contracts: SimpleNamespace, action: str) -> None:
+    old = events(action)
+    new = events(action, **ROUTED)
+    for before, after in ((old, new), (new, old)):
+        (fault,) = contracts.events.breaking_events(before, after)
+        assert fault.rule == "not understood"
+
+
+@pytest.mark.parametrize(
+    "document", [{}, {"asyncapi": "2.6.0"}, {"asyncapi": "3.1.0", "operations": {"a": {}}}]
+)
+def test_what_is_no_document_of_events_is_not_compared(
+    contracts: SimpleNamespace, document: Json
+) -> None:
+    with pytest.raises(contracts.flatten.UnreadableError):
+        contracts.events.breaking_events(document, events("send"))

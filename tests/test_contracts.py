@@ -84,6 +84,9 @@ BREAKING: dict[str, tuple[Callable[[Json], object], str]] = {
 }
 
 
+CONTRACTS = ("openapi.json", "asyncapi.yaml")
+
+
 def test_without_a_release_any_change_is_compatible(
     bake: Bake, service_python: Path, tmp_path: Path
 ) -> None:
@@ -125,6 +128,35 @@ def test_a_later_prefix_is_a_new_major_version(released: Path) -> None:
     assert (code, output.startswith("/v2 is a new major version, v1.0.0 has /v1")) == (0, True)
     manifest.write_text(text.replace("/v1", "/v0"), encoding="utf-8")
     assert make(released, "contract-check")[0] == 2
+
+
+def test_an_event_that_breaks_its_receivers_fails_with_one_line(
+    bake: Bake, service_python: Path, tmp_path: Path
+) -> None:
+    answers = {"database": "postgresql", "messaging": "rabbitmq"}
+    service = installed(bake(**answers), service_python, tmp_path)
+    git(service, "tag", "v1.0.0")
+    source = service / "src/service/events/orders.py"
+    text = source.read_text("utf-8")
+    added = text.replace("    amount_cents: int", '    amount_cents: int\n    note: str = "none"')
+    source.write_text(added, encoding="utf-8")
+    make_passes(service, "asyncapi")
+    told = [f"{name}: breaking changes since v1.0.0: none" for name in CONTRACTS]
+    assert make(service, "contract-check") == (0, "".join(f"{line}\n" for line in told))
+    source.write_text(text.replace("    amount_cents: int\n", ""), encoding="utf-8")
+    make_passes(service, "asyncapi")
+    manifest = service / "service.yaml"
+    manifest.write_text(manifest.read_text("utf-8").replace("/v1", "/v2"), encoding="utf-8")
+    code, output = make(service, "contract-check")
+    assert (code, output.splitlines()[1:-1]) == (
+        2,
+        [
+            "asyncapi.yaml: event flask-microservice.order.placed, sent /data: "
+            "no longer has amount_cents; go on sending it, marked as deprecated",
+            "asyncapi.yaml: breaking changes since v1.0.0: 1",
+            "Undo them, or send a new type beside the old",
+        ],
+    )
 
 
 def test_what_cannot_be_compared_is_no_success(released: Path, tmp_path: Path) -> None:

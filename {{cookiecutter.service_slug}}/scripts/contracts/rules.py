@@ -183,6 +183,7 @@ OTHERS: dict[str, str] = {
     "security required": "let in who was let in, until the next major version",
     "security changed": "keep the scheme, and offer another beside it",
     "server removed": "keep the address",
+    "event removed": "go on sending it",  # only-if: messaging == "rabbitmq"
 }
 
 REMEDIES: dict[str, str] = {
