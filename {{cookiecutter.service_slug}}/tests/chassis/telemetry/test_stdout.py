@@ -1,5 +1,6 @@
 """Standard output: whole lines, in order and there at the end, whoever reads them or does not."""
 
+import fcntl
 import json
 import logging
 import os
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -172,6 +174,19 @@ def test_a_fork_neither_repeats_lines_nor_waits_for_their_thread() -> None:
         stdout.stdout._lock.release()
     """
     assert printed(code) == b"child request "
+
+
+def test_a_device_that_another_process_locks_stops_nobody() -> None:
+    code = """if True:
+        from service.chassis.telemetry import stdout
+        stdout.stdout.write(b"event\\n")
+    """
+    with Path(os.devnull).open("r+b", buffering=0) as device:
+        with suppress(BlockingIOError):  # another process's lock serves as well
+            fcntl.lockf(device, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with running(code, device.fileno()) as process:
+            _, errors = process.communicate(timeout=10)
+    assert (process.returncode, errors) == (0, b"")
 
 
 def test_a_thread_writes_what_is_put_even_if_its_reader_comes_late(pipe: int) -> None:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import select
+import stat
 import threading
 import time
 from collections import deque
@@ -127,6 +128,8 @@ class StandardOutput:
 def _lock_file(operation: int) -> None:
     """Keep the lines of other processes out of a long one of ours."""
     with suppress(OSError):  # macOS cannot lock a pipe
+        if stat.S_ISCHR(os.fstat(STDOUT).st_mode):
+            return  # the lock of /dev/null is one for the whole machine
         fcntl.lockf(STDOUT, operation)
 
 
