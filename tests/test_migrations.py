@@ -73,6 +73,19 @@ def test_before_the_first_release_there_is_nothing_to_compare_with(service: Path
     assert previous(service) == (0, "no release has a tag yet\n")
 
 
+def test_a_clone_without_the_tags_is_not_taken_for_one_before_the_first_release(
+    service: Path, tmp_path: Path
+) -> None:
+    hook.git(service, "tag", "v1.0.0")
+    shallow = tmp_path / "shallow"
+    hook.git(
+        tmp_path, "clone", "--quiet", "--depth=1", "--no-tags", service.as_uri(), str(shallow)
+    )
+    (shallow / ".venv").symlink_to(service / ".venv")
+    code, output = previous(shallow)
+    assert (code, "git fetch --unshallow" in output) == (2, True)
+
+
 def test_the_first_release_with_a_database_has_nothing_to_compare_with(service: Path) -> None:
     hook.git(service, "rm", "-r", "--quiet", "--cached", "migrations")
     author = ("-c", "user.name=Test", "-c", "user.email=test@example.org")

@@ -38,7 +38,8 @@ restore: ## Restore a backup to the database of `make up` (FILE=backups/...)
 
 # During a rollout and after a rollback, old code runs on new tables.
 test-previous: .venv/dev ## Run the tests of the last release (its tag) on the newest tables
-	@tag=$$(git describe --tags --abbrev=0 2>/dev/null) || { echo "no release has a tag yet"; exit 0; }; \
+	@tag=$$(PYTHONPATH=scripts $(BIN)/python -c "from contracts import check; print(check.last_release(check.ROOT) or '')") || exit 1; \
+	[ -n "$$tag" ] || { echo "no release has a tag yet"; exit 0; }; \
 	rm -rf $(PREVIOUS) && mkdir $(PREVIOUS) && git archive "$$tag" | tar -x -C $(PREVIOUS) && \
 	if [ ! -d $(PREVIOUS)/migrations ]; then echo "$$tag has no database"; exit 0; fi && \
 	rm -rf $(PREVIOUS)/migrations/versions && cp -R migrations/versions $(PREVIOUS)/migrations && \

@@ -38,9 +38,9 @@ def last_release(root: Path) -> str | None:
         return tag.strip()
     shallow = git(root, "rev-parse", "--is-shallow-repository")
     if shallow is None and any((folder / ".git").exists() for folder in (root, *root.parents)):
-        sys.exit("contract-check: git cannot read this repository; git status says why")
+        sys.exit("git cannot read this repository; git status says why")
     if shallow is not None and shallow.strip() == "true":
-        sys.exit("contract-check: a shallow clone may lack the last release: git fetch --unshallow")
+        sys.exit("a shallow clone may lack the last release: git fetch --unshallow")
     return None
 
 
