@@ -78,9 +78,7 @@ def test_a_clone_without_the_tags_is_not_taken_for_one_before_the_first_release(
 ) -> None:
     hook.git(service, "tag", "v1.0.0")
     shallow = tmp_path / "shallow"
-    hook.git(
-        tmp_path, "clone", "--quiet", "--depth=1", "--no-tags", service.as_uri(), str(shallow)
-    )
+    hook.git(tmp_path, "clone", "--quiet", "--depth=1", "--no-tags", service.as_uri(), str(shallow))
     (shallow / ".venv").symlink_to(service / ".venv")
     code, output = previous(shallow)
     assert (code, "git fetch --unshallow" in output) == (2, True)

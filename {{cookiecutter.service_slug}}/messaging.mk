@@ -29,6 +29,9 @@ test-messaging: .venv/dev ## Run the tests on a real RabbitMQ and PostgreSQL (ne
 
 .readable: .secrets/broker-application
 
+# A shared broker takes the place of its own.
+up: export BROKERS = $(if $(BROKER_URL),0,1)
+
 up smoke: .rabbitmq-image
 
 .rabbitmq-image:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Bake
 from tests.docker.monitoring import configuration
 from tests.docker.monitoring import promtool
 
@@ -163,3 +164,38 @@ def test_that_no_instance_is_up_fires_after_a_minute_and_ends(
 
 def test_that_nothing_was_ever_scraped_fires(service: Path, tmp_path: Path) -> None:
     judge(service, tmp_path, {"up{job='another'}": "1x5"}, {"3m": {"Down"}})
+
+
+RELAY = "job='flask-microservice-relay'"
+CONSUMER = "job='flask-microservice-consumer'"
+OUTBOX = f"messaging_outbox_age_seconds{{{RELAY},instance='a'}}"
+LAG = f"messaging_lag_seconds{{{CONSUMER},instance='a'}}"
+DEAD = f"messaging_dead_letters{{{CONSUMER},instance='a'}}"
+# As CAUSES, of a service with events.
+EVENTS = [
+    (OUTBOX, "0x10 61x10 0x20", "OutboxAge", "17m", ["10m", "14m", "22m"]),
+    (OUTBOX, "60x40", "OutboxAge", "", ["20m", "40m"]),
+    (LAG, "0x10 61x10 0x20", "ConsumerLag", "17m", ["10m", "14m", "22m"]),
+    (LAG, "60x40", "ConsumerLag", "", ["20m", "40m"]),
+    (DEAD, "0x10 1x10 0x20", "DeadLetters", "12m", ["10m", "22m"]),
+    (f"up{{{RELAY},instance='a'}}", "1x10 0x10 1x20", "RelayDown", "13m", ["10m", "22m"]),
+    (f"up{{{RELAY},instance='a'}}", "1x10 stale", "RelayDown", "13m", ["10m"]),
+    (f"up{{{CONSUMER},instance='a'}}", "1x10 0x10 1x20", "ConsumerDown", "13m", ["10m", "22m"]),
+    (f"up{{{CONSUMER},instance='a'}}", "1x10 stale", "ConsumerDown", "13m", ["10m"]),
+]
+
+
+@pytest.mark.parametrize(("series", "values", "alert", "fires", "not_at"), EVENTS)
+def test_a_cause_of_events_fires_while_it_lasts(
+    bake: Bake,
+    tmp_path: Path,
+    series: str,
+    values: str,
+    alert: str,
+    fires: str,
+    not_at: list[str],
+) -> None:
+    service = bake(database="postgresql", messaging="rabbitmq")
+    alive = {f"up{{{job},instance='a'}}": "1x40" for job in (JOB, RELAY, CONSUMER)}
+    firing = {when: set[str]() for when in not_at} | ({fires: {alert}} if fires else {})
+    judge(service, tmp_path, alive | {series: values}, firing)
