@@ -156,3 +156,9 @@ def test_the_runbook_names_targets_that_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", makefiles(), re.MULTILINE))
     assert mentioned(r"`make ([a-z-]+)", "RUNBOOK.md") <= targets
     assert Path(ROOT / "asyncapi.yaml").exists()
+
+
+def test_a_shared_broker_takes_the_place_of_its_own() -> None:
+    name = re.fullmatch(r"\$\{(\w+):-1\}", BROKER["scale"])
+    assert name
+    assert f"up: export {name[1]} = $(if $(BROKER_URL),0,1)\n" in text("messaging.mk")
