@@ -240,6 +240,15 @@ def samples(client: FlaskClient, name: str) -> dict[tuple[str, ...], float]:
     return {tuple(sample.labels.values()): sample.value for sample in found}
 
 
+def in_threads(count: int, work: Callable[[], None]) -> None:
+    """Do the same in so many threads at once; return when all have ended."""
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 15) -> None:
     """Return once the condition holds; fail after `seconds`."""
     until = time.monotonic() + seconds

@@ -32,6 +32,7 @@ from support import TRACE
 from support import Collector
 from support import Lines
 from support import attributes
+from support import in_threads
 from support import samples
 from support import wait_until
 from werkzeug.exceptions import RequestTimeout
@@ -394,11 +395,7 @@ def test_however_requests_come_wait_and_give_up_no_slot_is_lost_or_made() -> Non
             if not isinstance(body, list):
                 body.close()
 
-    threads = [threading.Thread(target=load) for _ in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(12, load)
     assert max(most) <= 3
     assert [callers.gauge(name) for name in ("active_requests", "waiting_requests")] == [0, 0]
 
