@@ -4,6 +4,7 @@ import random
 import threading
 
 import pytest
+from support import in_threads
 
 from service.chassis.client import limits
 from service.chassis.client.failures import BreakerOpen
@@ -42,6 +43,12 @@ def opened(breaker: Breaker) -> Breaker:
     return breaker
 
 
+def due(breaker: Breaker, clock: Clock) -> None:
+    """Open a breaker, and wait until it lets a call through."""
+    opened(breaker)
+    clock.now += 1.2 * limits.PAUSE
+
+
 def refuses(breaker: Breaker) -> bool:
     try:
         breaker.admit(2)
@@ -74,11 +81,7 @@ def test_retries_stay_a_tenth_of_the_calls_whatever_their_threads_do() -> None:
             budget.earn()
             spent.append(budget.spend())
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(8, work)
     assert 790 <= spent.count(True) <= 801
 
 
@@ -92,6 +95,22 @@ def test_the_breaker_opens_where_more_calls_fail_than_succeed(breaker: Breaker) 
     assert not breaker.is_open
     run(breaker, False)
     assert breaker.is_open
+
+
+def test_only_the_last_calls_count(breaker: Breaker) -> None:
+    run(breaker, *[True] * 10 * limits.MAX_RESULTS, *[False] * (limits.MAX_RESULTS // 2))
+    assert not breaker.is_open
+    run(breaker, False)
+    assert breaker.is_open
+
+
+def test_a_breaker_that_changes_is_a_line_of_the_log(
+    breaker: Breaker, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    due(breaker, clock)
+    run(breaker, True)
+    said = ["the breaker of invoices is open", "the breaker of invoices is closed"]
+    assert caplog.messages == said
 
 
 def test_failures_that_are_long_ago_do_not_count(breaker: Breaker, clock: Clock) -> None:
@@ -134,8 +153,7 @@ def test_one_probe_at_a_time_closes_it_or_not(breaker: Breaker, clock: Clock) ->
 
 
 def test_of_many_threads_one_gets_the_probe(breaker: Breaker, clock: Clock) -> None:
-    opened(breaker)
-    clock.now += 1.2 * limits.PAUSE
+    due(breaker, clock)
     together = threading.Barrier(16)
     refused: list[bool] = []
 
@@ -143,17 +161,12 @@ def test_of_many_threads_one_gets_the_probe(breaker: Breaker, clock: Clock) -> N
         together.wait()
         refused.append(refuses(breaker))
 
-    threads = [threading.Thread(target=ask) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(16, ask)
     assert refused.count(False) == 1
 
 
 def test_a_probe_that_never_returns_keeps_nobody_out(breaker: Breaker, clock: Clock) -> None:
-    opened(breaker)
-    clock.now += 1.2 * limits.PAUSE
+    due(breaker, clock)
     lost = breaker.admit(2)
     clock.now += 1.9
     assert refuses(breaker)
@@ -166,8 +179,7 @@ def test_a_probe_that_never_returns_keeps_nobody_out(breaker: Breaker, clock: Cl
 
 
 def test_a_probe_that_says_nothing_gives_its_turn_away(breaker: Breaker, clock: Clock) -> None:
-    opened(breaker)
-    clock.now += 1.2 * limits.PAUSE
+    due(breaker, clock)
     run(breaker, None)
     assert breaker.is_open
     assert not refuses(breaker)
@@ -177,8 +189,7 @@ def test_a_call_from_before_the_breaker_opened_does_not_close_it(
     breaker: Breaker, clock: Clock
 ) -> None:
     early = breaker.admit(2)
-    opened(breaker)
-    clock.now += 1.2 * limits.PAUSE
+    due(breaker, clock)
     breaker.record(early, True)
     assert breaker.is_open
     run(breaker, True)
@@ -186,8 +197,7 @@ def test_a_call_from_before_the_breaker_opened_does_not_close_it(
 
 
 def test_a_closed_breaker_starts_afresh(breaker: Breaker, clock: Clock) -> None:
-    opened(breaker)
-    clock.now += 1.2 * limits.PAUSE
+    due(breaker, clock)
     run(breaker, True, *[False] * (limits.MIN_RESULTS - 1))
     assert not breaker.is_open
     run(breaker, False)

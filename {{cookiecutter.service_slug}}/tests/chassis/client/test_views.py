@@ -192,15 +192,12 @@ def test_the_time_of_one_request_is_not_that_of_the_next(client: FlaskClient) ->
     assert client.get("/calling/left").get_json() == {"seconds": 999}
 
 
-def test_a_request_whose_time_is_over_is_refused_before_the_view(
-    client: FlaskClient, callee: Callee
-) -> None:
-    problem(client.get("/calling/things", headers={WAITS: "0"}), 504)
-    assert callee.requests == []
+def test_a_request_whose_time_is_over_is_refused_before_the_view(client: FlaskClient) -> None:
+    problem(client.get("/calling/left", headers={WAITS: "0"}), 504)
 
 
-def test_a_request_whose_time_passes_in_the_queue_is_refused(callee: Callee) -> None:
-    app = make(callee, concurrency=1, max_queue=1, queue_timeout=30)
+def test_a_request_whose_time_passes_in_the_queue_is_refused() -> None:
+    app = make(AWAY, concurrency=1, max_queue=1, queue_timeout=30)
     started.clear()
     may_end.clear()
     answers = []
@@ -215,7 +212,7 @@ def test_a_request_whose_time_passes_in_the_queue_is_refused(callee: Callee) -> 
 
     busy = ask("/calling/busy")
     started.wait(30)
-    waiting = ask("/calling/things", **{WAITS: "50"})
+    waiting = ask("/calling/left", **{WAITS: "50"})
     queued = "http_server_waiting_requests"
     wait_until(lambda: samples(app.test_client(), queued) == {(): 1})
     then = time.monotonic() + 0.1
@@ -224,8 +221,7 @@ def test_a_request_whose_time_passes_in_the_queue_is_refused(callee: Callee) -> 
     for thread in (busy, waiting):
         thread.join()
     assert sorted(answer.status_code for answer in answers) == [204, 504]
-    assert callee.requests == []
-    assert app.test_client().get("/calling/things").status_code == 200  # the slot is free
+    assert app.test_client().get("/calling/left").status_code == 200  # the slot is free
 
 
 def test_probes_have_no_deadline(client: FlaskClient) -> None:
@@ -262,8 +258,24 @@ def test_a_call_is_a_span_of_the_requests_trace(
     assert sent == [first["spanId"], second["spanId"]]
     wanted = {"http.request.method": "GET", "server.address": "stock"}
     assert attributes(second) == wanted | {"http.response.status_code": "200"}
+    number = {"key": "http.response.status_code", "value": {"intValue": "200"}}
+    assert number in second["attributes"]
     assert attributes(first)["error.type"] == "BadStatus"
     assert attributes(first)["http.response.status_code"] == "503"
+
+
+def test_the_span_of_a_call_without_an_answer_has_no_status(
+    callee: Callee, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.chassis.telemetry.otlp.SCHEDULE_DELAY", 0.02)
+    callee.behave = Connection.reset
+    app = make(callee, otel_exporter_otlp_endpoint=collector.url)
+    app.test_client().get("/calling/things", headers=SAMPLED)
+    wanted = {"http.request.method", "server.address", "error.type"}
+    calls = [span for span in collector.wait_for(3) if span["kind"] == 3]
+    assert app.telemetry.exporter
+    app.telemetry.exporter.shutdown()
+    assert [attributes(span).keys() for span in calls] == [wanted, wanted]
 
 
 # Without callees

@@ -1,7 +1,6 @@
 """Calls to other services: in time, repeated where that is safe, refused where they are in vain."""
 
 import logging
-import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -73,7 +72,7 @@ class Client:
         self._callee = callee
         self._transport = Transport(callee, option)
         self._timeout: float = option("timeout")
-        self._headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        self._headers = {"Accept": "application/json"}
         if token := option("token"):
             self._headers["Authorization"] = f"Bearer {token.get_secret_value()}"
         self._adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
@@ -134,7 +133,7 @@ class Client:
         """Send a request, if the breaker lets it, as a span; record how it ends."""
         started = time.perf_counter()
         seconds = time_left()
-        headers = headers | {HEADER: str(math.ceil(seconds * 1000))}
+        headers = headers | {HEADER: str(int(seconds * 1000))}
         if request_id := get_value(REQUEST_ID):
             headers["X-Request-ID"] = str(request_id)
         attributes = {"http.request.method": method, "server.address": self._callee}

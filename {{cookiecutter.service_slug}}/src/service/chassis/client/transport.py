@@ -18,6 +18,7 @@ MAX_AGE = 60  # seconds of a connection, so that new replicas get their share
 OPTIONS: dict[str, Any] = {
     "retries": False,
     "preload_content": False,
+    "decode_content": False,
     "pool_timeout": 0.05,  # seconds that a call waits for another to end
 }
 
@@ -103,9 +104,9 @@ class Transport:
         """Send a request and read its answer whole; raise a CallFailed."""
         try:
             answer = self._pool.urlopen(method, self._path + path, body, headers, **OPTIONS)
-            content = answer.read(self._max_size + 1, decode_content=False)
+            content = answer.read(self._max_size + 1)
             # The second one sees that a body was cut short.
-            if len(content) > self._max_size or answer.read(1, decode_content=False):
+            if len(content) > self._max_size or answer.read(1):
                 answer.close()
                 answer.release_conn()
                 raise BadAnswer(self._callee, f"answered more than {self._max_size} bytes")

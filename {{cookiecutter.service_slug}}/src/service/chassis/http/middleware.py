@@ -16,7 +16,7 @@ from werkzeug import exceptions
 
 from service.chassis.deadline import time_left
 from service.chassis.http import problems
-from service.chassis.http.access import BODY, CALLER_WAITS, ROUTE, Access, Headers, Stream
+from service.chassis.http.access import BODY, ROUTE, Access, Headers, Stream
 from service.chassis.http.application import Application
 from service.chassis.http.cors import allow_origins
 from service.chassis.http.probes import Probes
@@ -89,7 +89,7 @@ class Admission:
             refusal = exceptions.ServiceUnavailable(retry_after=RETRY_AFTER)
             return problems.respond(refusal, environ, start_response)
         try:
-            if CALLER_WAITS in environ and time_left() <= 0:  # nobody would read the answer
+            if time_left() <= 0:  # nobody would read the answer
                 overdue = exceptions.GatewayTimeout()
                 body = problems.respond(overdue, environ, start_response)
             else:
