@@ -11,7 +11,7 @@ from tests.deployment import commands
 from tests.docker.containers import docker
 from tests.docker.containers import eventually
 
-HOME = Path("/opt/kubernetes-1.20")
+HOME = Path(os.environ.get("KUBECONFIG", "")).parent  # with the cluster's programs
 LOGS = Path("/var/log/pods")
 SOCKET = HOME / "run" / "containerd.sock"
 SECONDS = 180.0  # for what a busy machine does at last

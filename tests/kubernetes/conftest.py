@@ -1,11 +1,10 @@
 """A cluster to roll out on: one node on this machine, whose containerd takes images from Docker.
 
-It has Kubernetes's programs in HOME, and no registry, cluster DNS, metrics server, operator or
-enforcement of network policies: nothing is claimed from it about these. Its API is v1.20, so
-an overlay for the tests alone gives the older forms of what is newer.
+It has Kubernetes's programs beside the file that KUBECONFIG names, and no registry, cluster DNS,
+metrics server, operator or enforcement of network policies: nothing is claimed from it about
+these. Its API is v1.20, so an overlay for the tests alone gives the older forms of what is newer.
 """
 
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,14 +19,12 @@ from tests.docker.project import copied
 from tests.kubernetes.cluster import HOME
 from tests.kubernetes.cluster import Cluster
 
-os.environ.setdefault("KUBECONFIG", str(HOME / "kubeconfig"))
-
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """The cluster, with a namespace of the tests' own."""
     if not (HOME / "bin" / "kubelet").exists():
-        pytest.fail(f"these tests need a cluster of this machine's own in {HOME}: see {__file__}")
+        pytest.fail(f"KUBECONFIG names no cluster of this machine's own: see {__file__}")
     cluster = Cluster(f"test-{uuid.uuid4().hex[:8]}")
     try:
         cluster.begin()
