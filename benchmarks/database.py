@@ -29,6 +29,7 @@ from werkzeug.test import EnvironBuilder
 
 from service.app import create_app
 from service.chassis.data.connections import Database
+from service.chassis.messaging import outbox
 from service.chassis.resources import idempotency
 from service.domain import orders
 from service.settings import Settings
@@ -237,7 +238,7 @@ def docker(*arguments: str) -> str:
 def fill() -> str:
     """Make the tables and many orders; return the id of one."""
     engine = Database(Settings.load()).engine
-    for metadata in (storage.TABLE.metadata, idempotency.metadata):
+    for metadata in (storage.TABLE.metadata, idempotency.metadata, outbox.metadata):
         metadata.create_all(engine)
     with psycopg.connect(plain_url(), autocommit=True) as connection:
         connection.execute(FILL, (ROWS,))

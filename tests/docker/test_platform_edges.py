@@ -316,7 +316,7 @@ def test_requests_go_on_beside_400_slow_clients(shop: Shop, part: str) -> None:
     length = b"Content-Length: 1000\r\n\r\n{" if part == "body" else b""
     asks = [lambda client: client("GET", shop.path("/v1/products/tea"))] * 4
     with stalled(shop.port, head + length, 400) as connections:
-        with Load(shop.port, *asks) as load:
+        with Load(shop.port, *asks, pause=0.05) as load:  # below the rate of a consumer
             eventually(lambda: len(load.answers) > 200, "200 requests")
         assert load.failures == []
         assert {answer.status for answer in load.answers} == {200}
