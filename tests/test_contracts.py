@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -209,7 +210,24 @@ WRITTEN = [
     "src/service/settings.py",
     "README.md",
     "compose.yaml",
+    "compose.swarm.yaml",
 ]
+
+
+def test_whatever_runs_the_code_gets_the_address_of_the_callee(bake: Bake) -> None:
+    service = bake(database="postgresql", messaging="rabbitmq")
+    script = (
+        "from contracts import project; from pathlib import Path; import yaml\n"
+        "for path in project.COMPOSE:\n"
+        "    text = project.with_variables(path.read_text('utf-8'), 'INVOICES_URL')\n"
+        "    for name, one in yaml.safe_load(text)['services'].items():\n"
+        "        if 'INVOICES_URL' in one.get('environment', []): print(name)\n"
+    )
+    command = (sys.executable, "-B", "-c", script)
+    environment = {"PYTHONPATH": "scripts"}
+    told = subprocess.run(command, cwd=service, env=environment, capture_output=True, text=True)
+    name = service.name
+    assert told.stdout.split() == [name, f"{name}-relay", f"{name}-consumer", name], told.stderr
 
 
 def test_a_client_is_made_of_a_folder_passes_all_checks_and_is_made_once(

@@ -87,7 +87,7 @@ class Callee:
             self.path: tidy(self.path, source),
             project.SETTINGS: tidy(project.SETTINGS, settings),
             project.README: readme,
-            project.COMPOSE: project.with_variables(read(project.COMPOSE), *variables),
+            **{path: project.with_variables(read(path), *variables) for path in project.COMPOSE},
         }
 
 

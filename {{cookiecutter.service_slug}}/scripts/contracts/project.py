@@ -8,7 +8,12 @@ from contracts.flatten import UnreadableError
 
 SETTINGS = Path("src/service/settings.py")
 README = Path("README.md")
-COMPOSE = Path("compose.yaml")
+# What runs the service, each with the variables that it hands on.
+COMPOSE = (
+    Path("compose.yaml"),
+    Path("compose.messaging.yaml"),  # only-if: messaging == "rabbitmq"
+    Path("compose.swarm.yaml"),
+)
 PORT = 5000  # of every service
 IMPORTS = {
     "HttpUrl": "from pydantic import HttpUrl\n",
@@ -16,7 +21,7 @@ IMPORTS = {
     "CalleeToken": "from service.chassis.client.settings import CalleeToken\n",
 }
 TABLE = re.compile(r"(<!-- settings.*-->\n)((?:.*\n)*?)(<!-- /settings -->)")
-ENVIRONMENT = re.compile(r"^( +)environment:\n((?:\1  .*\n)+)", re.MULTILINE)
+ENVIRONMENT = re.compile(r"^( +)environment:\n(?=\1  - )((?:\1  .*\n)+)", re.MULTILINE)
 
 
 def with_url(text: str, name: str, module: str) -> str:
@@ -75,7 +80,7 @@ def _with_row(text: str, variable: str, default: str, meaning: str) -> str:
 
 
 def with_variables(text: str, *variables: str) -> str:
-    """Return compose.yaml with variables that it hands on."""
+    """Return a file of compose's with variables that it hands on."""
     for variable in variables:
         block = ENVIRONMENT.search(text)
         if block and not re.search(rf"^ +- {variable}\b", block[2], re.MULTILINE):
