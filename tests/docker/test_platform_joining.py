@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import uuid
 from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 
 from tests.conftest import commit
 from tests.docker.containers import Bake
+from tests.docker.containers import ask
+from tests.docker.containers import docker
+from tests.docker.containers import eventually
 from tests.docker.containers import fetch
 from tests.docker.containers import status
 from tests.docker.town import Town
@@ -139,6 +143,68 @@ def test_a_service_that_does_not_start_has_not_joined(made: Town) -> None:
     assert made.containers("invoices") == []
     made.does("make join", "invoices")
     made.does("make leave", "invoices")
+    assert made.changes() == []
+
+
+@pytest.fixture(scope="module")
+def events(made: Town, bake: Bake) -> dict[str, str]:
+    """The names of two further services, which have events."""
+    for name in ("sales", "stock"):
+        slug = made.names[name] = f"{name}-{made.suffix}"
+        baked = bake(service_slug=slug, database="postgresql", messaging="rabbitmq")
+        commit(Path(shutil.copytree(baked, made.folder(name))))
+    return made.names
+
+
+def place(made: Town, slug: str) -> None:
+    """Order three cups of tea."""
+    sent = {"Content-Type": "application/json"}
+    order = json.dumps({"reference": uuid.uuid4().hex, "sku": "tea", "quantity": 3})
+    assert ask(made.port, f"/{slug}/v1/orders", "POST", order, sent)[0] == 201
+
+
+def sold(made: Town, slug: str) -> int:
+    """Return how many cups the events add up to that a service received."""
+    items = json.loads(fetch(made.port, f"/{slug}/v1/sales")[2])["items"]
+    return sum(item["quantity"] for item in items)
+
+
+def drifts(made: Town, name: str, *expected: str) -> None:
+    """Wait until `make fleet` shows just this drift."""
+    what = f"{name} drifts by {expected}"
+    eventually(lambda: made.fleet()[name]["drift"] == list(expected), what, 60)
+
+
+def test_a_service_joins_with_its_broker(made: Town, events: dict[str, str]) -> None:
+    slug = events["sales"]
+    made.does("make up")
+    made.does("make join", "sales")
+    place(made, slug)
+    eventually(lambda: sold(made, slug) == 3, "the order's event has arrived", 60)
+    drifts(made, "sales")
+    list_them = "python -m service.chassis.messaging.dead_letters list"
+    assert made.does(f"docker compose exec {slug}-consumer {list_them}") == ""
+
+    docker("rm", "--force", *made.containers(f"{slug}-broker"))
+    drifts(made, "sales", f"{slug}-consumer not ready", f"{slug}-relay not ready")
+    made.does(f"make scale {slug}=2")
+    drifts(made, "sales")
+
+
+def test_a_service_joins_the_broker_of_another(made: Town, events: dict[str, str]) -> None:
+    made.does("make up")
+    made.does("make join", "sales")
+    broker = f"BROKER_URL=amqp://application@{events['sales']}-broker\nBROKERS=0\n"
+    (made.folder("stock") / ".env").write_text(broker, "utf-8")
+    secret = ".secrets/broker-application"
+    shutil.copy(made.folder("sales") / secret, made.folder("stock") / secret)
+    made.does("make join", "stock")
+    assert made.containers(f"{events['stock']}-broker") == []
+    drifts(made, "stock")
+    place(made, events["sales"])
+    eventually(lambda: sold(made, events["stock"]) == 3, "the other's event has arrived", 60)
+    for name in ("stock", "sales"):
+        made.does(f"make leave SERVICE={events[name]}")
     assert made.changes() == []
 
 

@@ -87,12 +87,17 @@ def await_gateway(project: Project, service: Service, ids: Container[str]) -> No
         raise Refusal(f"the gateway did not find it ready within {GATEWAY_SECONDS:.0f} s")
 
 
+def start_others(system: System, service: Service, *options: str) -> None:
+    """Start the service's servers that do not run, such as its broker."""
+    if others := system.parts[service.slug].others:
+        system.compose("up", "--detach", "--no-build", "--no-recreate", *options, *others)
+
+
 def migrate(system: System, service: Service) -> None:
     """Run the service's jobs to their end, such as the migration of its database."""
     for job in system.parts[service.slug].jobs:
         say(service, f"running {job}")
-        if others := system.parts[service.slug].others:
-            system.compose("up", "--detach", "--no-build", "--no-recreate", "--wait", *others)
+        start_others(system, service, "--wait")
         system.compose("up", "--detach", "--no-build", "--no-deps", "--force-recreate", job)
         (container,) = replicas(system.project, job)
         if code := int(docker("wait", container.id)):
@@ -102,7 +107,7 @@ def migrate(system: System, service: Service) -> None:
 
 
 def grow(system: System, service: Service, count: int) -> list[Replica]:
-    """Start more replicas, as the system's state says; return those that run already, if any.
+    """Start more replicas and what they need; return those that run already, if any.
 
     Where they do not become ready they are removed again.
     """
@@ -113,6 +118,8 @@ def grow(system: System, service: Service, count: int) -> list[Replica]:
     before = {one.id for one in old}
     say(service, f"starting {count} beside {len(old)}" if old else f"starting {count}")
     try:
+        # What serves already needs no broker to be returned to an image before.
+        start_others(system, service, *(() if old else ("--wait",)))
         scale = f"{service.slug}={len(old) + count}"
         system.start(service.slug, scale=scale, is_alone=bool(old))
         new = (one for one in replicas(project, service.slug) if one.id not in before)

@@ -97,6 +97,7 @@ def _row(system: System, service: Service, wanted: str, lock: Any) -> Row:
     found = replicas(system.project, service.slug)
     ready = [one for one in found if one.runs and is_ready(one, service.port)]
     state = system.states.get(service.slug)
+    drift = _drift(system.project, service, found, wanted, lock.get(service.slug))
     return Row(
         service=service.slug,
         template=_template(service),
@@ -106,8 +107,19 @@ def _row(system: System, service: Service, wanted: str, lock: Any) -> Row:
         slo=_objectives(service),
         availability=_availability(service, os.environ.get("PROMETHEUS_URL", "")),
         contract=_contract(service, ready),
-        drift=_drift(system.project, service, found, wanted, lock.get(service.slug)),
+        drift=drift + [f"{name} not ready" for name in _waiting(system, service)],
     )
+
+
+def _waiting(system: System, service: Service) -> list[str]:
+    """Return which other processes, such as a relay, should run and have no container ready."""
+    names = system.parts[service.slug].workers if service.slug in system.states else ()
+    found = {name: replicas(system.project, name) for name in names}
+    return [
+        name
+        for name, containers in found.items()
+        if not any(one.runs and is_ready(one, service.port) for one in containers)
+    ]
 
 
 def _template(service: Service) -> str:
