@@ -198,6 +198,9 @@ def test_a_service_joins_the_broker_of_another(made: Town, events: dict[str, str
     (made.folder("stock") / ".env").write_text(broker, "utf-8")
     secret = ".secrets/broker-application"
     shutil.copy(made.folder("sales") / secret, made.folder("stock") / secret)
+    received = made.folder("stock") / "src/service/events/orders.py"
+    with_type = received.read_text("utf-8").replace("{PROJECT.name}", events["sales"])
+    received.write_text(with_type, "utf-8")
     made.does("make join", "stock")
     assert made.containers(f"{events['stock']}-broker") == []
     drifts(made, "stock")
