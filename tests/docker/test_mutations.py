@@ -123,7 +123,7 @@ MUTATIONS = [
 
 # The same of a service with a database.
 DATABASE_MUTATIONS = [
-    ("compose.yaml", "[compose.database.yaml]", "[compose.db.yaml]", "every_file_that_a_file"),
+    ("compose.yaml", "- compose.database.yaml", "- compose.db.yaml", "every_file_that_a_file"),
     ("compose.database.yaml", "TIMEOUT:-5}", "TIMEOUT:-9}", "the_migrations_run_in"),
     ("compose.database.yaml", "${IMAGE:-flask", "${IMAGE:-other", "the_migrations_run_in"),
     ("compose.database.yaml", "dbname=service", "dbname=other", "every_file_names_the_database"),
