@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +40,12 @@ def _process_state_ends_with_its_test(monkeypatch: pytest.MonkeyPatch) -> Iterat
     attach(Context())
     for name in Settings.callees():  # no test calls a real one
         monkeypatch.setenv(f"{name.upper()}_URL", "http://127.0.0.1:9")
+    before = threading.enumerate()
     yield
+    for thread in threading.enumerate():
+        if thread.name == "tracing" and thread not in before:
+            thread.join(15)
+            assert not thread.is_alive(), "an exporter outlives the test that has made it"
     root = logging.getLogger()
     root.handlers = [handler for handler in root.handlers if not isinstance(handler, LineHandler)]
 

@@ -520,6 +520,8 @@ def test_every_metric_that_a_rule_or_the_runbook_names_is_scraped(name: str) -> 
     client = app.test_client()
     client.get("/openapi.json")
     series = re.findall(r"^([a-z_]+)[ {]", client.get("/metrics").text, re.MULTILINE)
+    assert app.telemetry.exporter
+    app.telemetry.exporter.shutdown()
     named = re.findall(
         r"\b((?:db_client|http_client|http_server|process|trace_spans)_\w+)", text(name)
     )

@@ -41,17 +41,6 @@ Make = Callable[..., Application]
 THING = "/lab/things/tea"
 
 
-@pytest.fixture(autouse=True)
-def _no_exporter_outlives_its_test(collector: Collector) -> Iterator[None]:
-    """Wait for the threads that the fixtures below have told to end."""
-    yield
-    collector.ended.set()
-    for thread in threading.enumerate():
-        if thread.name == "tracing":
-            thread.join(15)
-            assert not thread.is_alive()
-
-
 @pytest.fixture
 def app(traced: Application) -> Application:
     """The application with a collector, and a route whose request has two steps."""
