@@ -320,6 +320,13 @@ def test_both_templates_know_the_same_names() -> None:
     assert set(read("compose.yaml")["services"]) <= extension.RESERVED
 
 
+def test_both_makefiles_make_the_environment_alike() -> None:
+    texts = [(folder / "Makefile").read_text("utf-8") for folder in (SOURCE, SERVICE)]
+    of_platform, of_service = (text.partition("# One stamp ")[2].split("\n\n") for text in texts)
+    assert len(of_platform) >= 5
+    assert [rule for rule in of_platform if rule not in of_service] == []
+
+
 def test_problems_have_the_titles_that_services_use() -> None:
     titles = constant(f"{PLATFORM_FOLDER}/src/fleet/entry.py", "TITLES")
     code = "import json; from werkzeug.http import HTTP_STATUS_CODES as c; print(json.dumps(c))"

@@ -124,7 +124,8 @@ def test_a_service_gets_what_it_knows_and_compose_does_not_set(project: Project)
         ("", "LOG_LEVEL=LOUD\n", r"config/orders\.env: LOG_LEVEL: is no level"),
         ("", "KEY=1\n", r"config/orders\.env: KEY: is a secret: .*"),
         ("", "LIMITS=1\n", r"config/orders\.env: LIMITS: orders has no .*; is it LIMIT\?"),
-        ("OTHERS=1\n", "", r"config/common\.env: OTHERS: no service that joined has it"),
+        ("OTHERS=1\n", "", r"config/common\.env: OTHERS: no service that joined takes it"),
+        ("URL=1\n", "", r"config/common\.env: URL: no service that joined takes it"),
         ("", "URL=1\nPORT=2\n", r".*: URL: the service's compose\.yaml .*\n.*: PORT: .*"),
     ],
 )

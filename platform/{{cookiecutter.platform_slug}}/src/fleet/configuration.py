@@ -54,7 +54,7 @@ def check_services(
     """Return each service's configuration by its slug, or refuse, with a line for each fault.
 
     The images, by slug, are asked: each reads the values with its own class of settings. Only if
-    they are all that joined is a common name that none of them knows a fault.
+    they are all that joined is a common name that none of them takes a fault.
     """
     found = list(services)
     readers = [Reader(project, service) for service in found]
@@ -64,7 +64,7 @@ def check_services(
     if are_all and found and not faults:
         everyone = frozenset[str]().union(*known)
         common = readers[0].common
-        faults = unknown(f"config/{COMMON}", common, everyone, "no service that joined has it")
+        faults = unknown(f"config/{COMMON}", common, everyone, "no service that joined takes it")
     if faults:
         raise Refusal("\n".join(dict.fromkeys(faults)))
     return {
@@ -95,7 +95,10 @@ class Reader:
         return f"config/{COMMON}" if name in self.common else self.service.slug
 
     def check(self, image: str) -> frozenset[str]:
-        """Collect the faults; return the names that the service knows, if it reads the values."""
+        """Collect the faults; return the names that the service takes, if it reads the values.
+
+        It takes none of those that its compose.yaml sets.
+        """
         variables, _ = given_by_compose(self.service)
         for name, value in self.values.items():
             if fault := remedy(name, value, name in variables and name in self.own):
@@ -110,7 +113,7 @@ class Reader:
         if not answer.refused:
             reason = f"{self.service.slug} has no such setting"
             self.faults += unknown(self.file, self.own, answer.names, reason)
-        return answer.names
+        return answer.names - variables.keys()
 
 
 def remedy(name: str, value: str, is_set_by_compose: bool) -> str | None:

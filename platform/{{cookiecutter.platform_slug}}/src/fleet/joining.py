@@ -136,7 +136,7 @@ def _data(project: Project, slug: str) -> str:
     """Tell which volumes stay."""
     name = f"--filter=name=^{project.name}_{slug}-"
     volumes = docker("volume", "ls", "--quiet", name).split()
-    return f"; its data stay in the volume {', '.join(volumes)}" if volumes else ""
+    return f"; its data stay: {', '.join(volumes)}" if volumes else ""
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

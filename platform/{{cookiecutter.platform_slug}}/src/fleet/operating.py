@@ -15,6 +15,7 @@ from fleet.project import Project
 from fleet.project import Refusal
 from fleet.release import locked_image
 from fleet.release import rollback as rollback_all
+from fleet.resources import ENTRY_PORT
 from fleet.rollout import await_ready
 from fleet.rollout import build
 from fleet.rollout import grow
@@ -69,7 +70,8 @@ def up(project: Project, _arguments: argparse.Namespace) -> None:
             write_state(project, slug, state)
         prepared.write()
         _start_all(system, services)
-        print(f"{project.name}: the gateway is up, services: {len(services)}", flush=True)
+        entry = system.compose("port", "gateway", str(ENTRY_PORT))
+        print(f"{project.name}: the gateway is up on {entry}, services: {len(services)}", flush=True)
 
 
 def _start_all(system: System, services: list[Service]) -> None:

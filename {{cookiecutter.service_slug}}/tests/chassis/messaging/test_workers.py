@@ -238,10 +238,16 @@ def test_a_second_consumer_stands_by(lab: Lab) -> None:
 def test_a_queue_that_is_deleted_is_made_again(lab: Lab) -> None:
     consumer = lab.start("consume")
     lab.start("relay")
-    on_channel(delete_queues)
-    lab.publish(1)
-    lab.wait_effects([("a", 1)])
-    wait_until(lambda: consumer.get("/readyz")[0] == 200, WAIT)
+    effects: list[tuple[str, int]] = []
+    for number in (1, 2):
+        on_channel(delete_queues)
+        lab.publish(number)
+        effects.append(("a", number))
+        lab.wait_effects(effects)
+    wait_until(lambda: reasons(consumer).count("the consumer works again") == 2, WAIT)
+    told = [one for one in reasons(consumer) if one.startswith("the consumer cannot work: ")]
+    assert len(told) == 2
+    assert consumer.get("/readyz")[0] == 200
 
 
 def test_a_queue_with_other_arguments_is_told_and_waited_for(lab: Lab) -> None:

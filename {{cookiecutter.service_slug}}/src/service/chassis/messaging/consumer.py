@@ -111,7 +111,7 @@ class Consumer:
         inner.on_consumer_cancel_callbacks.add(lambda _frame: lost.set())
         deliveries = Deliveries(self, channel, lost)
         await queue.consume(deliveries.receive)
-        self.worker.is_connected = True
+        self.worker.works()
         observer = asyncio.ensure_future(self._observe(connection, lost))
         ends = [asyncio.ensure_future(one.wait()) for one in (self.worker.stopping, lost)]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

@@ -143,10 +143,13 @@ def main(arguments: list[str]) -> int:
         )
         return 2
     try:
-        sys.stdout.write(asyncio.run(run(settings, command, ids)))
+        told = asyncio.run(run(settings, command, ids))
     except (OSError, AMQPError) as error:
         sys.stderr.write(f"the broker does not answer: {error}\n")
         return 1
+    sys.stdout.write(told)
+    if not told:
+        sys.stderr.write("no dead letters\n")
     return 0
 
 

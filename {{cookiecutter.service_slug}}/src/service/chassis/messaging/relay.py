@@ -79,7 +79,7 @@ class Relay:
         lost = topology.watch_loss(connection, channel)
         exchange = await topology.declare_exchange(channel)
         loop = asyncio.get_running_loop()
-        worker.is_connected = True
+        worker.works()
         refusals = 0
         while not worker.stopping.is_set():
             batch = await asyncio.to_thread(self.move_batch, exchange, loop)

@@ -51,7 +51,7 @@ class Worker:
         self.name = name
         self.readiness = Readiness()
         self.telemetry = Telemetry()
-        self.is_connected = False  # a session sets it when it works
+        self._is_connected = False
         self.stopping = asyncio.Event()
         self._server = server
         self._broker = broker
@@ -90,6 +90,11 @@ class Worker:
         log.info("the %s has stopped", self.name)
         return 0
 
+    def works(self) -> None:
+        """Note that a session has begun its work; the session calls it."""
+        self._is_connected = True
+        self._report("")
+
     async def wait(self, seconds: float) -> None:
         """Wait so long, or until the process is to stop."""
         with contextlib.suppress(TimeoutError):
@@ -106,12 +111,11 @@ class Worker:
                 name = f"{PROJECT.name}-{self.name}"
                 async with await topology.connect(self._broker, name) as connection:
                     await session(connection)
-                self._report("")
             # ChannelInvalidStateError is a RuntimeError.
             except (OSError, AMQPError, RuntimeError, SQLAlchemyError) as error:
                 self._report(f"{type(error).__name__}: {error}")
             finally:
-                self.is_connected = False
+                self._is_connected = False
             failures = 0 if time.monotonic() - began > MAX_PAUSE else min(failures + 1, 5)
             pause = min(MAX_PAUSE, 0.1 * 2**failures)
             await self.wait(random.uniform(pause / 2, pause))  # noqa: S311 no secret
@@ -128,11 +132,12 @@ class Worker:
         self.stopping.set()
 
     def _report(self, failure: str) -> None:
-        """Log once that a failure has begun."""
-        if failure and failure != self._failure:
-            log.warning("the %s cannot work: %s", self.name, failure)
+        """Log once that a failure has begun or ended."""
+        if failure != self._failure:
+            what = f"cannot work: {failure}" if failure else "works again"
+            log.warning("the %s %s", self.name, what)
         self._failure = failure
 
     def _check_connected(self) -> None:
-        if not self.is_connected:
+        if not self._is_connected:
             raise ConnectionError(self._failure or "not connected yet")
