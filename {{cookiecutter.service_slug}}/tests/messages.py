@@ -20,7 +20,7 @@ from service import workers
 from service.chassis.data.connections import Database
 from service.chassis.messaging import outbox
 from service.chassis.messaging import topology
-from service.chassis.messaging.events import CloudEvent, Event
+from service.chassis.messaging.events import CloudEvent, Event, RefusedError
 from service.chassis.messaging.registry import Registry
 from service.chassis.messaging.settings import MessagingSettings
 from service.chassis.telemetry.spans import ids_of
@@ -69,7 +69,7 @@ class Ping(Event):
     TYPE = "lab.ping"
 
     number: int
-    what: str = ""  # poison, or slow
+    what: str = ""  # poison, hopeless, or slow
 
 
 class Pong(Event):
@@ -93,6 +93,8 @@ def record(connection: Connection, event: CloudEvent[Ping]) -> None:
     connection.execute(sa.insert(EFFECTS), effect | {"trace_id": ids.get("trace_id")})
     if event.data.what == "poison" and "ANTIDOTE" not in os.environ:
         raise ValueError("poison")
+    if event.data.what == "hopeless":
+        raise RefusedError("nobody can")
     if event.data.what == "slow":
         time.sleep(1)
     outbox.publish(connection, Pong(number=event.data.number), event.key)

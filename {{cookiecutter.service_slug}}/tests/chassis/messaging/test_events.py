@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from service.chassis.messaging import consumer
-from service.chassis.messaging.events import MAX_SIZE, Attributes, CloudEvent, Event
+from service.chassis.messaging.events import MAX_SIZE, Attributes, CloudEvent, Event, RefusedError
 from service.chassis.messaging.registry import Registry
 
 EVENT = {
@@ -76,13 +76,13 @@ def test_an_event_without_a_subject_is_in_order_with_none_but_itself() -> None:
 )
 def test_what_cannot_be_handled_is_refused_with_a_reason(body: Any, reason: str) -> None:
     encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
-    with pytest.raises(consumer.RefusedError) as refused:
+    with pytest.raises(RefusedError) as refused:
         consumer.read(encoded, HANDLERS)
     assert str(refused.value).startswith(reason)
 
 
 def test_a_reason_holds_nothing_of_the_data() -> None:
-    with pytest.raises(consumer.RefusedError) as refused:
+    with pytest.raises(RefusedError) as refused:
         read(EVENT | {"data": {"number": "secret"}})
     assert "secret" not in str(refused.value)
 

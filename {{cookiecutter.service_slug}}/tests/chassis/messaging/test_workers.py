@@ -176,6 +176,18 @@ def test_a_poison_event_is_parked_while_others_flow_and_replayed_once(lab: Lab) 
     assert (letters(), count(topology.QUEUE)) == ([], 0)
 
 
+def test_what_its_handler_refuses_is_parked_at_once_and_has_no_effect(lab: Lab) -> None:
+    consumer = lab.start("consume")
+    lab.start("relay")
+    refused = lab.publish(1, what="hopeless")
+    lab.publish(2)
+    lab.wait_effects([("a", 2)])
+    (letter,) = letters()
+    assert (letter["id"], letter["reason"]) == (refused, "refused: nobody can")
+    assert "messaging_retries_total{" not in consumer.get("/metrics")[2].decode()
+    assert not any("exception.stacktrace" in line for line in consumer.lines())
+
+
 def test_only_the_dead_letters_that_are_named_are_replayed(lab: Lab) -> None:
     on_channel(lambda channel: topology.declare_queue(channel, ()))
     for number in "1234":

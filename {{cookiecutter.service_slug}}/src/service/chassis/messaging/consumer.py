@@ -21,7 +21,7 @@ from service.chassis.messaging import dead_letters
 from service.chassis.messaging import inbox
 from service.chassis.messaging import topology
 from service.chassis.messaging.consumption import Consumption
-from service.chassis.messaging.events import MAX_SIZE, Attributes, CloudEvent
+from service.chassis.messaging.events import MAX_SIZE, Attributes, CloudEvent, RefusedError
 from service.chassis.messaging.registry import Handler
 from service.chassis.messaging.registry import Registry
 from service.chassis.messaging.settings import MessagingSettings
@@ -34,10 +34,6 @@ FIRST_PAUSE = 0.2  # seconds after a failed try; each is twice as long as the on
 MAX_PAUSE = 10.0
 OBSERVE_INTERVAL = 5.0  # seconds
 PURGE_INTERVAL = 60.0
-
-
-class RefusedError(Exception):
-    """An event that no repetition can help."""
 
 
 def read(body: bytes, handlers: dict[str, Handler]) -> tuple[CloudEvent[Any], Handler]:
@@ -198,6 +194,8 @@ class Deliveries:
                 try:
                     is_new = await self._consumer.handle_once(event, handler)
                     return ("done" if is_new else "duplicate"), ""
+                except RefusedError as error:
+                    return "dead_letter", f"refused: {error}"
                 except Exception as error:  # whatever a handler raises
                     failure = error
             if inbox.is_database_away(failure):

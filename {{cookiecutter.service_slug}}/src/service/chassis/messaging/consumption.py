@@ -14,7 +14,7 @@ from prometheus_client import Counter, Histogram
 
 from service.chassis.messaging import inbox
 from service.chassis.messaging import topology
-from service.chassis.messaging.events import Attributes
+from service.chassis.messaging.events import Attributes, RefusedError
 from service.chassis.messaging.outbox import TRACE_CONTEXT
 from service.chassis.telemetry import Fields
 from service.chassis.telemetry import Telemetry
@@ -93,7 +93,8 @@ class Consumption:
             try:
                 yield
             except Exception as error:
-                is_bug = not inbox.is_database_away(error)  # whose absence needs no traceback
+                # Neither a refusal nor the database's absence needs a traceback.
+                is_bug = not (isinstance(error, RefusedError) or inbox.is_database_away(error))
                 log.warning("event %s was not handled: %r", event.id, error, exc_info=is_bug)
                 raise
             finally:

@@ -57,3 +57,7 @@ class CloudEvent(Attributes, Generic[T]):
     """An event as a handler gets it: its attributes, and its data as a model."""
 
     data: T
+
+
+class RefusedError(Exception):
+    """An event that no repetition can help; a handler may raise it, with the reason."""
