@@ -7,7 +7,7 @@ from tests.conftest import ROOT
 from tests.deployment import PAGE
 from tests.deployment import commands
 
-WAYS = ("Alone", "On a platform", "On Kubernetes", "On Docker Swarm")
+WAYS = ("Alone", "On a platform", "On Kubernetes", "On Docker Swarm", "On AWS Lambda")
 
 
 def test_the_page_has_every_way_in_the_order_of_its_table() -> None:
@@ -35,4 +35,9 @@ def test_the_commands_of_the_other_ways_are_those_that_their_tests_run() -> None
     ]
     assert [line.split()[:3] for line in commands("On Docker Swarm")] == [
         ["docker", "stack", "deploy"]
+    ]
+    assert [line.split()[:3] for line in commands("On AWS Lambda")] == [
+        ["uv", "pip", "compile"],
+        ["docker", "build", "-t"],
+        ["docker", "build", "--provenance=false"],
     ]

@@ -57,9 +57,9 @@ def eventually(condition: Callable[[], bool], what: str, seconds: float = START_
 class Container:
     """One running container of the service."""
 
-    def __init__(self, image: str, *options: str) -> None:
+    def __init__(self, image: str, *options: str, command: Sequence[str] = ()) -> None:
         """Start it with the hardening that the README promises, and `docker run`'s options."""
-        self.id = docker("run", "--detach", *HARDENED, *options, image)
+        self.id = docker("run", "--detach", *HARDENED, *options, image, *command)
 
     @property
     def state(self) -> dict[str, Any]:
