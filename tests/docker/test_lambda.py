@@ -1,8 +1,7 @@
-"""A service on AWS Lambda, as docs/deployment.md says: run by AWS's own emulator, it answers alike."""
+"""A service on AWS Lambda, as docs/deployment.md has it, run by AWS's own emulator."""
 
 import base64
 import contextlib
-import email.message
 import http.client
 import json
 import os
@@ -44,6 +43,9 @@ PROCESSOR = "arm64" if platform.machine() in ("aarch64", "arm64") else "x86_64"
 INVOCATIONS = "/2015-03-31/functions/function/invocations"
 # As Lambda has it: of the root, which is read-only, /tmp can be written, and /dev/shm is not there.
 SANDBOX = ("--tmpfs=/tmp", "--ipc=none", "--memory=512m", "--publish=127.0.0.1::8080")
+TOLD_BY_LAMBDA = ("START ", "END ", "REPORT ")
+# With the seed, the methods in Allow have one order.
+SETTINGS = ("--env=MAX_BODY_SIZE=250000", "--env=PYTHONHASHSEED=0")
 EXPORT_DELAY = 3.0  # seconds
 # Views that show what a request brought, keep an upload, and answer with bytes and cookies.
 VIEWS = f"""
@@ -73,7 +75,7 @@ def make_app(settings=None, create_app=create_app):
 
     @app.post("/v1/files")
     def keep():
-        return jsonify(parse_form()["file"].stream.name.__class__.__name__)
+        return jsonify(is_on_disk=parse_form()["file"].stream.name is not None)
 
     @app.get("/v1/bytes/<int:count>")
     def send(count):
@@ -177,7 +179,7 @@ class Function:
     def is_up(self) -> bool:
         """Whether the emulator answers."""
         with contextlib.suppress(OSError, http.client.HTTPException):
-            self.invoke({})
+            self.invoke(event("GET", "/livez", b"", {"host": HOST}))
             return True
         return False
 
@@ -185,7 +187,17 @@ class Function:
         """What the service wrote: all lines but the emulator's, each of which must be JSON."""
         output = subprocess.run(("docker", "logs", self.container.id), capture_output=True).stdout
         lines = output.decode().splitlines()
-        return [json.loads(line) for line in lines if line.split(" ")[0] not in ("START", "END", "REPORT")]
+        return [json.loads(line) for line in lines if not line.startswith(TOLD_BY_LAMBDA)]
+
+
+def with_files(service: Path, folder: Path) -> Path:
+    """Return a copy of the service with the page's files, which only their owner can read."""
+    copy = Path(shutil.copytree(service, folder / "service"))
+    for path, content in files(WAY).items():
+        (copy / path).parent.mkdir(exist_ok=True)
+        (copy / path).write_text(content, "utf-8")
+        (copy / path).chmod(0o600)
+    return copy
 
 
 @pytest.fixture(scope="module")
@@ -207,16 +219,14 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def images(service: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """The images that the page's files and commands make: the service's own, the function's."""
     name = f"lambda-{uuid.uuid4().hex[:8]}"
-    copy = shutil.copytree(service, tmp_path_factory.mktemp("lambda") / "service")
+    copy = with_files(service, tmp_path_factory.mktemp("lambda"))
     with (copy / "src/service/app.py").open("a", encoding="utf-8") as app:
         app.write(VIEWS)
-    for path, content in files(WAY).items():
-        (copy / path).parent.mkdir(exist_ok=True)
-        (copy / path).write_text(content.replace("flask-microservice", name), "utf-8")
-        (copy / path).chmod(0o600)
+    dockerfile = copy / "deploy/lambda/Dockerfile"
+    dockerfile.write_text(dockerfile.read_text("utf-8").replace(service.name, name), "utf-8")
     tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for line in commands(WAY):
-        command = line.replace("flask-microservice", name).split()
+        command = line.replace(service.name, name).split()
         done = subprocess.run(
             command, cwd=copy, env=os.environ | {"PATH": tools}, capture_output=True, text=True
         )
@@ -246,7 +256,7 @@ def start(images: tuple[str, str], emulator: Path) -> Iterator[Start]:
 @pytest.fixture(scope="module")
 def function(start: Start) -> Function:
     """One function for all tests that leave it as it was."""
-    return start("--env=MAX_BODY_SIZE=250000")
+    return start(*SETTINGS)
 
 
 def seen(answer: Answer) -> tuple[int, list[tuple[str, str]], bytes]:
@@ -256,12 +266,58 @@ def seen(answer: Answer) -> tuple[int, list[tuple[str, str]], bytes]:
     return answer.status, sorted(pair for pair in headers if pair[0] not in dropped), answer.body
 
 
+def test_the_files_keep_the_service_s_style(
+    service: Path, service_python: Path, tmp_path: Path
+) -> None:
+    copy = with_files(service, tmp_path)
+    ruff = service_python.with_name("ruff")
+    for check in (["check"], ["format", "--check"]):
+        subprocess.run((ruff, *check, "deploy"), cwd=copy, check=True)
+
+
 def test_every_request_is_answered_as_by_the_service_s_own_server(
     function: Function, images: tuple[str, str], run: Run
 ) -> None:
-    port = run("--env=MAX_BODY_SIZE=250000", image=images[0]).wait_until_ready().port
-    alone = Client(port)
-    expected = [alone(*request, Host=HOST, **headers, **IDS) for *request, headers in REQUESTS]
-    answers = [function(*request, **headers, **IDS) for *request, headers in REQUESTS]
-    assert [seen(answer) for answer in answers] == [seen(answer) for answer in expected]
-    print([answer.status for answer in answers], [answer.seconds for answer in answers])
+    port = run(*SETTINGS, image=images[0]).wait_until_ready().port
+    with contextlib.closing(Client(port)) as alone:
+        for method, path, body, headers in REQUESTS:
+            expected = alone(method, path, body, Host=HOST, **headers, **IDS)
+            assert seen(function(method, path, body, **headers, **IDS)) == seen(expected), path
+
+
+def test_each_request_is_one_line_with_its_ids(function: Function) -> None:
+    answer = function("GET", "/v1/products/tea", **IDS)
+    last = function.lines()[-1]
+    assert answer.headers["X-Request-ID"] == last["request_id"] == IDS["X_Request_ID"]
+    assert (last["trace_id"], last["http.route"]) == (TRACE, "/v1/products/<sku>")
+
+
+def test_a_function_writes_to_tmp_alone(function: Function) -> None:
+    assert function("POST", "/v1/files", UPLOAD, **FORM).json() == {"is_on_disk": True}
+    assert docker("diff", function.container.id) == "A /aws-lambda-rie"
+
+
+def test_an_answer_has_at_most_6_mb_as_base64(start: Start) -> None:
+    function = start()
+    assert len(function("GET", "/v1/bytes/4500000").body) == 4_500_000
+    failure = function.invoke(event("GET", "/v1/bytes/5000000", b"", {"host": HOST}))
+    assert failure["errorType"] == "Function.ResponseSizeTooLarge"
+
+
+def test_a_wrong_setting_is_told_where_the_function_does_not_start(start: Start) -> None:
+    assert "MAX_QUEUE: Input" in start("--env=MAX_QUEUE=none").container.logs()
+
+
+def test_spans_of_a_frozen_process_leave_with_the_next_request(start: Start) -> None:
+    with contextlib.closing(Collector()) as collector:
+        function = start(*collector.options)
+        function("GET", "/v1/products")
+        eventually(lambda: len(collector.spans) == 1, "the first span")
+        function("GET", "/v1/products")
+        docker("pause", function.container.id)
+        time.sleep(EXPORT_DELAY + 1)
+        frozen = len(collector.spans)
+        docker("unpause", function.container.id)
+        function("GET", "/v1/products")
+        eventually(lambda: len(collector.spans) > 1, "the second span", 1)
+    assert frozen == 1
