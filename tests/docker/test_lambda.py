@@ -23,6 +23,7 @@ import pytest
 from tests.deployment import commands
 from tests.deployment import files
 from tests.docker.collector import Collector
+from tests.docker.containers import Bake
 from tests.docker.containers import Container
 from tests.docker.containers import Run
 from tests.docker.containers import ask
@@ -30,6 +31,8 @@ from tests.docker.containers import docker
 from tests.docker.containers import eventually
 from tests.docker.load import Answer
 from tests.docker.load import Client
+from tests.docker.servers import DATABASE
+from tests.docker.servers import Server
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -215,11 +218,11 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def images(service: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """The images that the page's files and commands make: the service's own, the function's."""
+@contextlib.contextmanager
+def built(service: Path, folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the images that the page's files and commands make: the service's, the function's."""
     name = f"lambda-{uuid.uuid4().hex[:8]}"
-    copy = with_files(service, tmp_path_factory.mktemp("lambda"))
+    copy = with_files(service, folder)
     with (copy / "src/service/app.py").open("a", encoding="utf-8") as app:
         app.write(VIEWS)
     dockerfile = copy / "deploy/lambda/Dockerfile"
@@ -231,19 +234,28 @@ def images(service: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             command, cwd=copy, env=os.environ | {"PATH": tools}, capture_output=True, text=True
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
-    yield name, f"{name}-lambda"
-    docker("rmi", "--force", name, f"{name}-lambda")
+    try:
+        yield name, f"{name}-lambda"
+    finally:
+        docker("rmi", "--force", name, f"{name}-lambda")
+
+
+@pytest.fixture(scope="module")
+def images(service: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The images of the service as baked by default."""
+    with built(service, tmp_path_factory.mktemp("lambda")) as names:
+        yield names
 
 
 @pytest.fixture(scope="module")
 def start(images: tuple[str, str], emulator: Path) -> Iterator[Start]:
-    """Return `start(*options)`, which runs the function's image by the emulator."""
+    """Return `start(*options, image=...)`, which runs a function's image by the emulator."""
     started: list[Container] = []
     command = json.loads(docker("inspect", "--format", "{{json .Config.Cmd}}", images[1]))
     entry = (f"--volume={emulator}:/aws-lambda-rie:ro", "--entrypoint=/aws-lambda-rie")
 
-    def start(*options: str) -> Function:
-        started.append(Container(images[1], *SANDBOX, *entry, *options, command=command))
+    def start(*options: str, image: str = images[1]) -> Function:
+        started.append(Container(image, *SANDBOX, *entry, *options, command=command))
         function = Function(started[-1])
         eventually(function.is_up, "the emulator answers")
         return function
@@ -321,3 +333,25 @@ def test_spans_of_a_frozen_process_leave_with_the_next_request(start: Start) -> 
         function("GET", "/v1/products")
         eventually(lambda: len(collector.spans) > 1, "the second span", 1)
     assert frozen == 1
+
+
+def test_a_function_has_one_connection_to_its_database(
+    bake: Bake, start: Start, tmp_path: Path
+) -> None:
+    with contextlib.ExitStack() as stack:
+        server = Server(DATABASE, 5432, "--env=POSTGRES_HOST_AUTH_METHOD=trust")
+        stack.callback(server.remove)
+        image, function_image = stack.enter_context(built(bake(database="postgresql"), tmp_path))
+        networks = json.loads(docker("inspect", server.id))[0]["NetworkSettings"]["Networks"]
+        host = networks["bridge"]["IPAddress"]
+        url = f"--env=DATABASE_URL=postgresql://postgres@{host}/postgres"
+        eventually(lambda: server.succeeds("pg_isready", f"--host={host}"), "the database is up")
+        docker("run", "--rm", url, image, "python", "-m", "alembic", "upgrade", "head")
+        function = start(url, image=function_image)
+        for number in range(3):
+            order = {"reference": f"PO-{number}", "sku": "tea", "quantity": 2}
+            created = function("POST", "/v1/orders", order, Idempotency_Key=f"key-{number}")
+            assert created.status == 201
+            assert function("GET", created.location).status == 200
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'flask%'"
+        assert server.run("psql", "--username=postgres", "-Atc", query) == "1"
