@@ -50,7 +50,7 @@ TOLD_BY_LAMBDA = ("START ", "END ", "REPORT ")
 # With the seed, the methods in Allow have one order.
 SETTINGS = ("--env=MAX_BODY_SIZE=250000", "--env=PYTHONHASHSEED=0")
 EXPORT_DELAY = 3.0  # seconds
-# Views that show what a request brought, keep an upload, and answer with bytes and cookies.
+# Views that show what a request brought, keep an upload, and answer with bytes, cookies and links.
 VIEWS = f"""
 
 from service.chassis.http.uploads import parse_form
@@ -83,6 +83,10 @@ def make_app(settings=None, create_app=create_app):
     @app.get("/v1/bytes/<int:count>")
     def send(count):
         return Response(bytes(count), mimetype="application/octet-stream")
+
+    @app.get("/v1/links")
+    def link():
+        return Response(headers=[("Link", "</one>"), ("Link", "</two>")])
 
     return app
 
@@ -314,6 +318,10 @@ def test_an_answer_has_at_most_6_mb_as_base64(start: Start) -> None:
     assert len(function("GET", "/v1/bytes/4500000").body) == 4_500_000
     failure = function.invoke(event("GET", "/v1/bytes/5000000", b"", {"host": HOST}))
     assert failure["errorType"] == "Function.ResponseSizeTooLarge"
+
+
+def test_of_a_header_that_is_repeated_the_last_is_sent(function: Function) -> None:
+    assert function("GET", "/v1/links").headers.get_all("Link") == ["</two>"]
 
 
 def test_a_wrong_setting_is_told_where_the_function_does_not_start(start: Start) -> None:
