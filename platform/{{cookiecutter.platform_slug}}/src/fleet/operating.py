@@ -71,7 +71,7 @@ def up(project: Project, _arguments: argparse.Namespace) -> None:
         prepared.write()
         _start_all(system, services)
         entry = system.compose("port", "gateway", str(ENTRY_PORT))
-        print(f"{project.name}: the gateway is up on {entry}, services: {len(services)}", flush=True)
+        print(f"{project.name}: the gateway is on {entry}, services: {len(services)}", flush=True)
 
 
 def _start_all(system: System, services: list[Service]) -> None:
