@@ -26,8 +26,8 @@ test: $(VENV)/ready build/service/ready build/generator/ready build/extensions/r
 test-kubernetes: $(VENV)/ready ## Roll a service out on the cluster of KUBECONFIG, a node of this machine: tests/kubernetes says what it needs
 	$(BIN)/python -m pytest tests/kubernetes $(ARGS)
 
-check-quick: lint build/service/ready ## Lint, and the tests that take seconds
-	$(BIN)/python -m pytest -m "not docker and not slow" $(ARGS)
+check-quick: lint build/service/ready ## Lint, and the tests that take seconds each
+	$(BIN)/python -m pytest -m "not docker and not slow" --numprocesses 2 $(ARGS)
 
 lint: $(VENV)/ready ## Style, format and types of the template's own Python
 	$(BIN)/ruff check .

@@ -9,6 +9,8 @@ import pytest
 
 from tests.docker.containers import Bake
 
+pytestmark = pytest.mark.slow  # together: each starts an interpreter
+
 SERVER = "src/service/chassis/server"
 # The file, the fact, what is written instead, and the test that notices.
 MUTATIONS = [
