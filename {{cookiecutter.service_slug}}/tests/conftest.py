@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,13 @@ pytest_plugins = [
     "lab",
     "messages",  # only-if: messaging == "rabbitmq"
 ]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse two tests of one id: xdist would run one of them."""
+    twice = [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]
+    if twice:
+        raise pytest.UsageError(f"several tests share an id: {', '.join(twice)}")
 
 
 @pytest.fixture(autouse=True)
