@@ -183,6 +183,15 @@ def stack(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stac
         docker("rmi", "--force", *names)
 
 
+@pytest.mark.parametrize("messaging", ["none", "rabbitmq"])
+def test_swarm_reads_the_service_and_its_workers(bake: Bake, messaging: str) -> None:
+    service = bake(database="postgresql", messaging=messaging)
+    file = str(service / "compose.swarm.yaml")
+    read = yaml.safe_load(docker("stack", "config", "--compose-file", file))["services"]
+    workers = {f"{service.name}-relay", f"{service.name}-consumer"}
+    assert read.keys() == {service.name} | (workers if messaging == "rabbitmq" else set())
+
+
 def test_a_replica_is_hardened_and_limited(stack: Stack) -> None:
     task = stack.inspect()["Spec"]["TaskTemplate"]
     container = task["ContainerSpec"]

@@ -55,6 +55,17 @@ def test_a_worker_is_the_services_image_hardened_alike(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WORKERS)
+def test_swarm_gives_a_worker_what_compose_gives_it(name: str) -> None:
+    replica = yaml.safe_load(text("compose.swarm.yaml"))["services"][f"{PROJECT.name}-{name}"]
+    container = WORKERS[name]
+    same = ("image", "command", "secrets", "stop_grace_period", "read_only", "cap_drop", "logging")
+    assert {key: replica[key] for key in same} == {key: container[key] for key in same}
+    limits = (str(container["cpus"]), container["mem_limit"], container["pids_limit"])
+    assert tuple(replica["deploy"]["resources"]["limits"].values()) == limits
+    assert list(variables(replica)) == list(variables(container))
+
+
+@pytest.mark.parametrize("name", WORKERS)
 def test_a_worker_runs_a_command_of_the_service(name: str) -> None:
     *python, command = WORKERS[name]["command"]
     assert python == ["python", "-m", "service"]

@@ -81,9 +81,10 @@ def _with_row(text: str, variable: str, default: str, meaning: str) -> str:
 
 def with_variables(text: str, *variables: str) -> str:
     """Return a file of compose's with variables that it hands on."""
-    for variable in variables:
-        block = ENVIRONMENT.search(text)
-        if block and not re.search(rf"^ +- {variable}\b", block[2], re.MULTILINE):
-            line = f"{block[1]}  - {variable}\n"
-            text = f"{text[: block.start(2)]}{line}{text[block.start(2) :]}"
-    return text
+
+    def put(block: re.Match[str]) -> str:
+        missing = [one for one in variables if not re.search(rf"^ +- {one}\b", block[2], re.M)]
+        lines = "".join(f"{block[1]}  - {one}\n" for one in missing)
+        return block[0].removesuffix(block[2]) + lines + block[2]
+
+    return ENVIRONMENT.sub(put, text)
