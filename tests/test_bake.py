@@ -50,8 +50,8 @@ ODD_TEXTS = {
 }
 # At most so many files, and lines of Python under src/ that are not blank.
 SIZE_LIMITS = {
-    "nothing": ({}, 112, 3261),
-    "a database": ({"database": "postgresql"}, 147, 4180),
+    "nothing": ({}, 112, 3285),
+    "a database": ({"database": "postgresql"}, 147, 4192),
     "events": ({"database": "postgresql", "messaging": "rabbitmq"}, 182, 5580),
 }
 OWNERS_LINE_LIMIT = 260  # in the default service, of what its owner edits

@@ -171,29 +171,98 @@ def test_another_status_fails_with_its_body_and_is_not_repeated(
     assert (failure.status, failure.body, len(callee.requests)) == (code, b"{}", 1)
 
 
-@pytest.mark.parametrize("is_chunked", [False, True])
+@pytest.mark.parametrize("place", ["http://[::bad", "\xff//", "http://127.0.0.1:9/"])
+def test_a_redirection_is_not_followed_wherever_it_leads(
+    callee: Callee, connect: Connect, place: str
+) -> None:
+    callee.behave = lambda connection: connection.send(302, b"{}", Location=place)
+    client = connect(callee, call_concurrency=1)
+    for _ in range(2):  # the slot is free again
+        failure, _ = fail(client, BadStatus, "GET")
+        assert failure.status == 302
+
+
+@pytest.mark.parametrize("code", [100, 102, 103])
+def test_an_answer_that_is_not_the_last_one_is_passed_over(
+    callee: Callee, connect: Connect, code: int
+) -> None:
+    def hint(connection: Connection) -> None:
+        connection.wfile.write(f"HTTP/1.1 {code} Early\r\nLink: </a>\r\n\r\n".encode() * 2)
+        connection.send(200, b'{"name": "%s"}' % connection.received.path[1:].encode())
+
+    callee.behave = hint
+    client = connect(callee)
+    assert [client.get(path, Thing).name for path in ("/a", "/b", "/c")] == ["a", "b", "c"]
+    assert len(callee.connections) == 1
+
+
+@pytest.mark.parametrize(
+    "head", ["204 X\r\nContent-Length: 9", "304 X\r\nTransfer-Encoding: chunked", "101 X\r\nA: b"]
+)
+def test_what_may_follow_an_answer_without_a_body_is_not_the_next_answer(
+    callee: Callee, connect: Connect, head: str
+) -> None:
+    callee.behave = flapping(
+        lambda connection: connection.wfile.write(f"HTTP/1.1 {head}\r\n\r\n".encode()), send
+    )
+    client = connect(callee)
+    with suppress(BadStatus):
+        assert client.send("GET", "/things").body == b""
+    assert works(client)
+    assert len(callee.connections) == 2
+
+
+@pytest.mark.parametrize("code", [204, 304])
+def test_a_connection_is_used_again_after_an_answer_without_a_body(
+    callee: Callee, connect: Connect, code: int
+) -> None:
+    callee.behave = flapping(lambda connection: connection.send(code, b""), send)
+    client = connect(callee)
+    with suppress(BadStatus):
+        client.send("DELETE", "/things")
+    assert works(client)
+    assert len(callee.connections) == 1
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+TOO_LARGE = "more than 100000 bytes"
+
+
+@pytest.mark.parametrize(
+    ("head", "size", "kind", "reason"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n", b"", BadAnswer, TOO_LARGE),
+        (CHUNKED, b"2710\r\n", BadAnswer, TOO_LARGE),
+        (CHUNKED + b"-1\r\n", b"", Unreachable, "no size"),
+    ],
+    ids=["whole", "in pieces", "in a piece without end"],
+)
 def test_an_answer_that_is_too_large_is_not_read_to_its_end(
-    callee: Callee, connect: Connect, is_chunked: bool
+    callee: Callee,
+    connect: Connect,
+    head: bytes,
+    size: bytes,
+    kind: type[CallFailed],
+    reason: str,
 ) -> None:
     sent = 0
     ended = threading.Semaphore(0)
 
     def stream(connection: Connection) -> None:
         nonlocal sent
-        framing = b"Transfer-Encoding: chunked" if is_chunked else b"Content-Length: 99999999"
-        connection.wfile.write(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n")
+        connection.wfile.write(head)
         with suppress(OSError):
             for _ in range(9999):
                 piece = b"x" * 10_000
-                connection.wfile.write(b"2710\r\n" + piece + b"\r\n" if is_chunked else piece)
+                connection.wfile.write(size + piece + b"\r\n" if size else piece)
                 sent += len(piece)
         ended.release()
 
     callee.behave = stream
     client = connect(callee, call_max_size=100_000, call_concurrency=1)
     for _ in range(2):  # the slot is free again
-        failure, _ = fail(client, BadAnswer, "GET")
-        assert "more than 100000 bytes" in failure.description
+        failure, _ = fail(client, kind)
+        assert reason in failure.description
         assert ended.acquire(timeout=15)  # the connection is closed at once
     assert sent < 50_000_000
 
@@ -384,7 +453,7 @@ def test_an_idempotent_call_is_repeated(
     callee: Callee, connect: Connect, method: str, code: int
 ) -> None:
     callee.behave = flapping(status(code), lambda connection: connection.send(200, b""))
-    assert connect(callee).send(method, "/things").status == 200
+    assert connect(callee, call_timeout=9).send(method, "/things").status == 200
     assert len(callee.requests) == 2
 
 
@@ -466,7 +535,9 @@ def test_a_pause_beyond_the_deadline_ends_the_call_at_once(
     assert (len(callee.requests), failure.retry_after > 3590) == (1, True)
 
 
-@pytest.mark.parametrize("after", ["soon", "-1", "", "1e9"])
+@pytest.mark.parametrize(
+    "after", ["soon", "-1", "", "1e9", "9" * 5000, "Mon, 01 Jan 99999 00:00:00 GMT"]
+)
 def test_a_pause_that_is_none_is_no_pause(callee: Callee, connect: Connect, after: str) -> None:
     callee.behave = flapping(status(503, Retry_After=after), send)
     assert connect(callee).get("/things", Thing).name == "a"
@@ -589,8 +660,10 @@ BROKEN: dict[str, Behaviour] = {
         connection.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + ANSWER) and False
     ),
     "sends half of the pieces": lambda connection: (
-        connection.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
-        and False
+        connection.wfile.write(CHUNKED + b"3\r\nabc\r\n") and False
+    ),
+    "sends a piece of negative size": lambda connection: (
+        connection.wfile.write(CHUNKED + b"-5\r\nabc\r\n") and False
     ),
     "sends no HTTP": lambda connection: connection.wfile.write(b"SSH-2.0\r\n\r\n") and False,
 }

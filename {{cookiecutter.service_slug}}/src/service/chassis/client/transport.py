@@ -1,11 +1,13 @@
 """urllib3 with sockets that know the deadline, so that nobody gets more time byte by byte."""
 
+import io
 import random
 import socket
 import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from http.client import HTTPResponse
 from typing import Any, NamedTuple
 
 from urllib3 import HTTPHeaderDict, Retry, Timeout, connection_from_url, exceptions
@@ -17,6 +19,7 @@ from service.chassis.deadline import time_left
 MAX_AGE = 60  # seconds of a connection, so that new replicas get their share
 OPTIONS: dict[str, Any] = {
     "retries": False,
+    "redirect": False,
     "preload_content": False,
     "decode_content": False,
     "pool_timeout": 0.05,  # seconds that a call waits for another to end
@@ -29,6 +32,16 @@ class Reply(NamedTuple):
     status: int
     headers: HTTPHeaderDict
     body: bytes
+
+
+class Stream(io.BufferedReader):
+    """What a callee sends; a chunk of negative size would be all of it."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read so many bytes."""
+        if size is None or size < 0:
+            raise exceptions.ProtocolError("a part of the answer has no size")
+        return super().read(size)
 
 
 class Timed(socket.socket):
@@ -48,13 +61,34 @@ class Timed(socket.socket):
         self.settimeout(self._seconds)
         return super().recv_into(*args)
 
+    def makefile(self, *_args: Any, **_options: Any) -> Any:
+        """Return what an answer is read from."""
+        return Stream(super().makefile("rb", buffering=0))
+
 
 class TimedTls(Timed, ssl.SSLSocket):
     """The same under TLS."""
 
 
+class Answer(HTTPResponse):
+    """An answer, after which no byte of it is left for the next one."""
+
+    def begin(self) -> None:
+        """Read the head of the final answer; close behind one whose body may not be there."""
+        super().begin()
+        while 101 < self.status < 200:
+            self.headers = None  # type: ignore[assignment]  # as before the first head
+            super().begin()
+        has_body = self.chunked or self.headers.get("Content-Length", "0") != "0"
+        if self.status == 101 or (self.status in (204, 304) and has_body):
+            self.chunked = False
+            self.will_close = True
+
+
 class Connection(HTTPConnection):
     """A connection over a timed socket, which is used again until it is too old."""
+
+    response_class = Answer
 
     @property
     def is_connected(self) -> bool:
@@ -118,7 +152,7 @@ class Transport:
             raise Unreachable(self._callee, f"cannot be reached: {error}") from error
         if not 200 <= answer.status < 300:
             retry_after = None
-            with suppress(exceptions.InvalidHeader):
+            with suppress(exceptions.InvalidHeader, ValueError, OverflowError):
                 retry_after = Retry().get_retry_after(answer)
             raise BadStatus(self._callee, answer.status, content, retry_after)
         return Reply(answer.status, answer.headers, content)
