@@ -127,6 +127,10 @@ def test_a_service_gets_what_it_knows_and_compose_does_not_set(project: Project)
         ("OTHERS=1\n", "", r"config/common\.env: OTHERS: no service that joined takes it"),
         ("URL=1\n", "", r"config/common\.env: URL: no service that joined takes it"),
         ("", "URL=1\nPORT=2\n", r".*: URL: the service's compose\.yaml .*\n.*: PORT: .*"),
+        ("X=1\n", "URL=1\n", r".*: URL: the service's .*\nconfig/common\.env: X: no service .*"),
+        ("X=1\n", "LOG_LEVEL=LOUD\n", r"config/orders\.env: LOG_LEVEL: is no level"),
+        ("X\n", "LIMITS\nKEY=1\n", r".*common\.env:1: .*\n.*orders\.env:1: .*\n.*: KEY: is .*"),
+        ("", 'LOG_LEVEL="INFO" \n', r".*: LOG_LEVEL: remove the quotes, .*"),
     ],
 )
 def test_each_fault_is_a_line_with_its_file_and_name(

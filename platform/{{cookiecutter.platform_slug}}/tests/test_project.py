@@ -52,11 +52,31 @@ def test_bad_yaml_is_one_line(text: str, told: str) -> None:
     assert str(refused.value).isprintable()
 
 
-def test_variables_are_taken_as_they_stand(tmp_path: Path) -> None:
+def test_variables_are_stripped_as_services_strip_them(tmp_path: Path) -> None:
     path = tmp_path / "common.env"
-    assert read_environment(path) == {}
-    path.write_text("# a comment\n\nA=1\nB= x=y \nC=\n", "utf-8")
-    assert read_environment(path) == {"A": "1", "B": " x=y ", "C": ""}
+    assert read_environment(path, "common.env") == ({}, [])
+    path.write_text("# a comment\n\nA=1\nB= x=y \nC=\nD=  \n", "utf-8")
+    assert read_environment(path, "common.env")[0] == {"A": "1", "B": "x=y", "C": "", "D": ""}
+
+
+def test_every_wrong_line_of_a_file_is_told_and_the_good_ones_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "common.env"
+    path.write_text("A B\nA=1\nA=2\nB=2\n", "utf-8")
+    values, faults = read_environment(path, "config/common.env")
+    assert values == {"A": "1", "B": "2"}
+    assert faults == [
+        "config/common.env:1: write NAME=value, without spaces around the name",
+        "config/common.env:3: A is there twice; keep one",
+    ]
+
+
+def test_variables_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "latin").write_bytes(b"A=\xe4")
+    for name, told in (("link", "this link leads nowhere"), ("latin", "write it in UTF-8")):
+        values, faults = read_environment(tmp_path / name, f"config/{name}")
+        assert values == {}
+        assert [fault.partition(";")[0] for fault in faults] == [f"config/{name}: {told}"]
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

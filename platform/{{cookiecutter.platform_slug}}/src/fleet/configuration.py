@@ -16,6 +16,7 @@ from fleet.project import Project
 from fleet.project import Refusal
 from fleet.project import read_environment
 from fleet.project import read_text
+from fleet.project import refuse
 from fleet.services import Service
 
 COMMON = "common.env"
@@ -61,12 +62,12 @@ def check_services(
     with ThreadPoolExecutor(2) as pool:
         known = list(pool.map(lambda reader: reader.check(images[reader.service.slug]), readers))
     faults = [fault for reader in readers for fault in reader.faults]
-    if are_all and found and not faults:
+    # A service that refuses a value does not tell its names.
+    if are_all and found and all(known):
         everyone = frozenset[str]().union(*known)
         common = readers[0].common
-        faults = unknown(f"config/{COMMON}", common, everyone, "no service that joined takes it")
-    if faults:
-        raise Refusal("\n".join(dict.fromkeys(faults)))
+        faults += unknown(f"config/{COMMON}", common, everyone, "no service that joined takes it")
+    refuse(faults)
     return {
         reader.service.slug: Configuration(
             reader.service, {name: reader.values[name] for name in reader.values if name in names}
@@ -82,11 +83,11 @@ class Reader:
         """Read the files; a name without a value leaves the service's default."""
         self.service = service
         self.file = f"config/{service.slug}.env"
-        self.common = read_environment(project.config / COMMON)
-        self.own = read_environment(project.config / f"{service.slug}.env")
+        self.common, faults = read_environment(project.config / COMMON, f"config/{COMMON}")
+        self.own, own_faults = read_environment(project.root / self.file, self.file)
         merged = {**self.common, **self.own}
         self.values = {name: value for name, value in merged.items() if value}
-        self.faults: list[str] = []
+        self.faults = faults + own_faults
 
     def origin(self, name: str) -> str:
         """Return the file that a value comes from."""
@@ -145,8 +146,7 @@ def check_files(project: Project, services: Iterable[Service]) -> None:
     slugs = [f"{service.slug}.env" for service in services]
     names = sorted(path.name for path in project.config.iterdir() if path.name[0] != ".")
     strays = [name for name in names if name not in (COMMON, *slugs)]
-    if strays:
-        raise Refusal("\n".join(unknown("config", strays, slugs, "no such service has joined")))
+    refuse(unknown("config", strays, slugs, "no such service has joined"))
 
 
 def check_deployed(project: Project, service: Service, image: str, name: str) -> None:

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,22 @@ import yaml
 
 
 class Refusal(Exception):  # noqa: N818 it says no, and is no fault
-    """What a command refuses, in one line with the remedy; nothing was changed."""
+    """What a command refuses, a line with the remedy for each fault; nothing was changed."""
+
+
+@contextmanager
+def noted(faults: list[str]) -> Iterator[None]:
+    """Add what is refused to the faults, so that the next check runs too."""
+    try:
+        yield
+    except Refusal as refusal:
+        faults += str(refusal).splitlines()
+
+
+def refuse(faults: list[str]) -> None:
+    """Refuse what has faults, with one line for each."""
+    if faults:
+        raise Refusal("\n".join(dict.fromkeys(faults)))
 
 
 @dataclass(frozen=True)
@@ -87,14 +104,14 @@ def parse_yaml(text: str, name: str) -> Any:
         raise Refusal(f"{name}: {' '.join(str(error).split())}; correct the YAML") from None
 
 
-def read_text(path: Path) -> str:
-    """Return a file's text."""
+def read_text(path: Path, name: str = "") -> str:
+    """Return a file's text; `name` is the file's in a refusal, if not its path."""
     try:
         return path.read_text("utf-8")
     except UnicodeDecodeError:
-        raise Refusal(f"{path}: write it in UTF-8") from None
+        raise Refusal(f"{name or path}: write it in UTF-8") from None
     except OSError as error:
-        raise Refusal(f"{path}: {error.strerror}") from None
+        raise Refusal(f"{name or path}: {error.strerror}") from None
 
 
 def read_yaml(path: Path) -> Any:
@@ -102,20 +119,30 @@ def read_yaml(path: Path) -> Any:
     return parse_yaml(read_text(path), str(path))
 
 
-def read_environment(path: Path) -> dict[str, str]:
-    """Return the variables of a file of `NAME=value` lines; of a missing file none."""
-    found = {}
-    lines = read_text(path).splitlines() if path.exists() else []
-    for number, line in enumerate(lines, 1):
+def read_environment(path: Path, name: str) -> tuple[dict[str, str], list[str]]:
+    """Return the variables of a file of `NAME=value` lines, none of a missing one, and its faults.
+
+    Values are stripped, as services strip what they read in files.
+    """
+    found: dict[str, str] = {}
+    faults: list[str] = []
+    text = ""
+    if path.exists():
+        with noted(faults):
+            text = read_text(path, name)
+    elif path.is_symlink():
+        faults.append(f"{name}: this link leads nowhere; mend or remove it")
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        name, equals, value = line.partition("=")
-        if not equals or not name.isidentifier() or not name.isascii():
-            raise Refusal(f"{path}:{number}: write NAME=value, without spaces around the name")
-        if name in found:
-            raise Refusal(f"{path}:{number}: {name} is there twice; keep one")
-        found[name] = value
-    return found
+        variable, equals, value = line.partition("=")
+        if not equals or not variable.isidentifier() or not variable.isascii():
+            faults.append(f"{name}:{number}: write NAME=value, without spaces around the name")
+        elif variable in found:
+            faults.append(f"{name}:{number}: {variable} is there twice; keep one")
+        else:
+            found[variable] = value.strip()
+    return found, faults
 
 
 def write(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ from fleet.project import Project
 from fleet.project import Refusal
 from fleet.project import read_environment
 from fleet.project import read_yaml
+from fleet.project import refuse
 from fleet.routes import LARGEST_BODY
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -62,8 +63,9 @@ def _network(node: Node) -> str:
 def _traces(project: Project) -> tuple[SplitResult | None, float]:
     """Return the collector's address and how many traces in a hundred it gets."""
     path = project.config / "common.env"
-    variables = read_environment(path)
     name = project.shown(path)
+    variables, faults = read_environment(path, name)
+    refuse(faults)
     endpoint = variables.get(ENDPOINT, "")
     address = urlsplit(endpoint)
     try:
