@@ -215,11 +215,36 @@ def test_a_bad_address_of_the_collector_is_one_line(tmp_path: Path, line: str, t
     assert told in str(refused.value)
 
 
-def test_the_services_sampler_is_the_gateways(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("lines", "percent", "has_collector"),
+    [
+        ("OTEL_TRACES_SAMPLER=parentbased_traceidratio ", 10, True),
+        ("OTEL_TRACES_SAMPLER=traceidratio", 10, True),
+        ("OTEL_TRACES_SAMPLER=parentbased_always_off", 0, True),
+        ("OTEL_TRACES_SAMPLER=always_off", 0, True),
+        ("OTEL_TRACES_SAMPLER=always_on", 100, True),
+        ("OTEL_TRACES_SAMPLER=", 100, True),
+        ("OTEL_SDK_DISABLED=True", 0, False),
+        ("OTEL_TRACES_EXPORTER=none", 0, False),
+        ("OTEL_TRACES_EXPORTER=otlp", 100, True),
+    ],
+)
+def test_the_services_sampler_is_the_gateways(
+    tmp_path: Path, lines: str, percent: float, has_collector: bool
+) -> None:
     project = gateway_files(tmp_path)
-    lines = "OTEL_TRACES_SAMPLER=parentbased_traceidratio\nOTEL_TRACES_SAMPLER_ARG=0.1\n"
+    shared = "OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 \nOTEL_TRACES_SAMPLER_ARG=0.1\n"
+    (tmp_path / CONFIG).write_text(f"{shared}{lines}\n", "utf-8")
+    settings = read_settings(project)
+    assert settings.sampled_percent == percent
+    assert (settings.collector is not None) is has_collector
+
+
+def test_a_ratio_without_a_value_is_the_services_default(tmp_path: Path) -> None:
+    project = gateway_files(tmp_path)
+    lines = "OTEL_TRACES_SAMPLER=traceidratio\nOTEL_TRACES_SAMPLER_ARG=\n"
     (tmp_path / CONFIG).write_text(lines, "utf-8")
-    assert read_settings(project).sampled_percent == 10
+    assert read_settings(project).sampled_percent == 100
 
 
 def test_files_are_replaced_where_they_differ_and_everyone_can_read_them(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The commands of the central configuration: check it, and roll out what it changes."""
 
 import argparse
-from collections.abc import Iterable
 from dataclasses import replace
 
 from fleet import envoy
@@ -12,6 +11,8 @@ from fleet.containers import replicas
 from fleet.engine import attempt
 from fleet.project import Project
 from fleet.project import Refusal
+from fleet.project import noted
+from fleet.project import refuse
 from fleet.rollout import build
 from fleet.rollout import roll
 from fleet.rollout import say
@@ -32,15 +33,22 @@ def check(project: Project, _arguments: argparse.Namespace) -> None:
 
 
 def _check(
-    project: Project, services: Iterable[Service], states: dict[str, State]
-) -> dict[str, Configuration]:
-    found = list(services)
-    check_files(project, found)
+    project: Project, services: list[Service], states: dict[str, State]
+) -> tuple[dict[str, Configuration], envoy.Prepared]:
+    """Return what is to be rolled out, to services and to the gateway, or refuse all its faults."""
     images = {
         service.slug: states[service.slug].image if service.slug in states else build(service)
-        for service in found
+        for service in services
     }
-    return check_services(project, found, images, are_all=True)
+    faults: list[str] = []
+    with noted(faults):
+        check_files(project, services)
+    with noted(faults):
+        configurations = check_services(project, services, images, are_all=True)
+    with noted(faults):
+        prepared = envoy.prepare(project)
+    refuse(faults)
+    return configurations, prepared
 
 
 def apply(project: Project, _arguments: argparse.Namespace) -> None:
@@ -49,8 +57,7 @@ def apply(project: Project, _arguments: argparse.Namespace) -> None:
         refuse_uncommitted(project, "config")
         services = joined(project)
         states = states_of(project, services)
-        configurations = _check(project, services, states)
-        prepared = envoy.prepare(project)
+        configurations, prepared = _check(project, services, states)
         changed = [
             service
             for service in services

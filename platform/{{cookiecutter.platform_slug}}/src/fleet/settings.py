@@ -1,6 +1,7 @@
 """The gateway's settings: gateway/settings.yaml, and where traces go, which the services share."""
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import SplitResult
 from urllib.parse import urlsplit
@@ -16,6 +17,8 @@ from fleet.routes import LARGEST_BODY
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 SAMPLER = "OTEL_TRACES_SAMPLER"
 RATIO = "OTEL_TRACES_SAMPLER_ARG"
+PERCENTS = {"always_on": 100.0, "always_off": 0.0}
+TRUE = {"1", "on", "t", "true", "y", "yes"}  # as services read it
 
 
 @dataclass(frozen=True)
@@ -74,15 +77,22 @@ def _traces(project: Project) -> tuple[SplitResult | None, float]:
         is_good = False
     if endpoint and (not is_good or address.username is not None):
         raise Refusal(f"{name}: {ENDPOINT}: write an address such as http://collector:4318")
-    if not variables.get(SAMPLER, "").endswith("traceidratio"):
-        return address if endpoint else None, 100.0
+    is_off = variables.get("OTEL_SDK_DISABLED", "").lower() in TRUE
+    if is_off or variables.get("OTEL_TRACES_EXPORTER") == "none":
+        return None, 0.0
+    return address if endpoint else None, _percent(variables, name)
+
+
+def _percent(variables: Mapping[str, str], name: str) -> float:
+    """Return how many in a hundred of the traces that it begins a service records."""
     try:
-        ratio = float(variables.get(RATIO, "1"))
+        ratio = float(variables.get(RATIO) or 1)
     except ValueError:
         ratio = -1
     if not 0 <= ratio <= 1:
         raise Refusal(f"{name}: {RATIO}: write a number from 0 to 1")
-    return address if endpoint else None, ratio * 100
+    sampler = variables.get(SAMPLER) or "always_on"
+    return PERCENTS.get(sampler.removeprefix("parentbased_"), ratio * 100)
 
 
 def _has_certificate(project: Project) -> bool:
