@@ -314,6 +314,13 @@ def test_a_replica_that_drains_is_noticed_before_it_stops() -> None:
     assert seconds(check["no_traffic_interval"]) < float(delay[1])
 
 
+def test_the_platform_counts_the_time_to_stop_as_services_do() -> None:
+    module = f"{PLATFORM_FOLDER}/src/fleet/configuration.py"
+    drain, grace = constant(module, "STOPPING")
+    counted = f"`{drain}` + `{grace}` + {constant(module, 'ENDING')} seconds before a kill"
+    assert counted in (SERVICE / "README.md").read_text("utf-8")
+
+
 def test_both_templates_know_the_same_names() -> None:
     pattern = constant(f"{PLATFORM_FOLDER}/src/fleet/routes.py", "SLUG")
     assert pattern == extension.SLUG.pattern

@@ -87,18 +87,23 @@ def test_an_unknown_name_gets_a_hint_where_one_is_near() -> None:
     ]
 
 
+DEFAULTS = dict.fromkeys(("LOG_LEVEL", "LIMIT", "KEY", "PORT", "URL"), "")
+DEFAULTS |= {"DRAIN_DELAY": "2.0", "SHUTDOWN_GRACE": "20"}
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A platform whose services know two settings and a secret, and refuse a level of LOUD."""
+    """A platform whose services know some settings and a secret, and refuse a level of LOUD."""
 
     def ask(_service: Service, _image: str, values: Mapping[str, str]) -> Answer:
         if values.get("LOG_LEVEL") == "LOUD":
-            return Answer(frozenset(), frozenset(), {"LOG_LEVEL": "is no level"})
-        names = frozenset({"LOG_LEVEL", "LIMIT", "KEY", "PORT", "URL"})
-        return Answer(names, names & values.keys() & {"KEY"}, {})
+            return Answer({}, frozenset(), {"LOG_LEVEL": "is no level"})
+        settings = {name: values.get(name, default) for name, default in DEFAULTS.items()}
+        return Answer(settings, frozenset(values.keys() & {"KEY"}), {})
 
     monkeypatch.setattr(configuration, "ask", ask)
     monkeypatch.setattr(configuration, "given_by_compose", lambda _service: ({"URL": "x"}, {}))
+    monkeypatch.setattr(configuration, "stop_seconds", lambda _service: 30.0)
     return make_project(tmp_path)
 
 
@@ -130,6 +135,12 @@ def test_a_service_gets_what_it_knows_and_compose_does_not_set(project: Project)
         ("X=1\n", "URL=1\n", r".*: URL: the service's .*\nconfig/common\.env: X: no service .*"),
         ("X=1\n", "LOG_LEVEL=LOUD\n", r"config/orders\.env: LOG_LEVEL: is no level"),
         ("X\n", "LIMITS\nKEY=1\n", r".*common\.env:1: .*\n.*orders\.env:1: .*\n.*: KEY: is .*"),
+        (
+            "",
+            "DRAIN_DELAY=5.5\n",
+            r"config/orders\.env: DRAIN_DELAY: .* 30\.5 s, .* after 30 s; .*",
+        ),
+        ("DRAIN_DELAY=9\n", "SHUTDOWN_GRACE=30\n", r".*/orders\.env: SHUTDOWN_GRACE: .* 44 s, .*"),
         ("", 'LOG_LEVEL="INFO" \n', r".*: LOG_LEVEL: remove the quotes, .*"),
     ],
 )
@@ -139,6 +150,10 @@ def test_each_fault_is_a_line_with_its_file_and_name(
     with pytest.raises(Refusal) as refused:
         checked(project, common, own)
     assert re.fullmatch(said, str(refused.value))
+
+
+def test_a_stop_that_compose_waits_for_is_good(project: Project) -> None:
+    assert checked(project, "DRAIN_DELAY=5\n", "") == {"DRAIN_DELAY": "5"}
 
 
 def test_a_file_that_is_no_services_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from fleet import engine
 from fleet.asking import refusals
 from fleet.containers import error_of
+from fleet.documents import seconds
 from fleet.health import addresses
 from fleet.status import HEAD
 from fleet.status import Row
@@ -58,6 +59,11 @@ def test_the_reason_of_an_end_is_the_last_error(lines: list[str], reason: str) -
 )
 def test_what_a_service_refuses_is_known_by_name(told: str, refused: dict[str, str]) -> None:
     assert refusals("orders:1", told) == refused
+
+
+@pytest.mark.parametrize(("told", "expected"), [("30s", 30), ("1m1.5s", 61.5), ("1h0m0s", 3600)])
+def test_the_time_that_compose_waits_is_read_in_seconds(told: str, expected: float) -> None:
+    assert seconds(told) == expected
 
 
 def test_a_table_has_its_columns_below_each_other() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleet.documents import seconds
 from fleet.engine import attempt
 from fleet.project import write
 from fleet.services import Service
@@ -16,12 +17,12 @@ HARDENED = ("--rm", "--network=none", "--read-only", "--cap-drop=ALL", "--pull=n
 
 @dataclass(frozen=True)
 class Answer:
-    """The names that the service knows, the secret ones among those given, and what it refuses.
+    """The service's effective settings, the secret ones among those given, and what it refuses.
 
-    A service that refuses a value does not tell its names.
+    A service that refuses a value does not tell its settings.
     """
 
-    names: frozenset[str]
+    settings: Mapping[str, str]
     secrets: frozenset[str]
     refused: Mapping[str, str]
 
@@ -51,6 +52,12 @@ def given_by_compose(service: Service) -> tuple[dict[str, str], dict[str, str]]:
     return {name: value for name, value in variables.items() if value is not None}, secrets
 
 
+def stop_seconds(service: Service) -> float:
+    """Return the seconds after which the service is killed when it is to stop."""
+    own = model(service)["services"][service.slug]
+    return seconds(own.get("stop_grace_period", "10s"))  # Docker's default
+
+
 def refusals(image: str, told: str) -> dict[str, str]:
     """Return what a service says of its settings, by their names, or why it says nothing."""
     lines = told.strip().splitlines() or ["it cannot be run"]
@@ -74,7 +81,7 @@ def ask(service: Service, image: str, values: Mapping[str, str]) -> Answer:
         command = ("docker", "run", *HARDENED, "--env=CONFIG_DIR=/config", *options, image)
         done = attempt(*command, "python", "-m", "service", "config")
     if done.returncode:
-        return Answer(frozenset(), frozenset(), refusals(image, done.stderr))
+        return Answer({}, frozenset(), refusals(image, done.stderr))
     shown = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
     secret = frozenset(name for name in values if shown.get(name) == MASKED)
-    return Answer(frozenset(shown), secret, {})
+    return Answer(shown, secret, {})

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fleet.asking import ask
 from fleet.asking import given_by_compose
+from fleet.asking import stop_seconds
 from fleet.asking import write_values
 from fleet.project import Project
 from fleet.project import Refusal
@@ -22,6 +23,8 @@ from fleet.services import Service
 COMMON = "common.env"
 # The gateway and the health check ask the port of service.yaml.
 FIXED = {"BIND_ADDRESS", "PORT"}
+STOPPING = ("DRAIN_DELAY", "SHUTDOWN_GRACE")
+ENDING = 5  # seconds that a service takes beyond these two, as its README says
 PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
 QUOTED = re.compile(r"(['\"]).*\1")
 
@@ -64,7 +67,7 @@ def check_services(
     faults = [fault for reader in readers for fault in reader.faults]
     # A service that refuses a value does not tell its names.
     if are_all and found and all(known):
-        everyone = frozenset[str]().union(*known)
+        everyone = set[str]().union(*known)
         common = readers[0].common
         faults += unknown(f"config/{COMMON}", common, everyone, "no service that joined takes it")
     refuse(faults)
@@ -95,7 +98,7 @@ class Reader:
             return self.file
         return f"config/{COMMON}" if name in self.common else self.service.slug
 
-    def check(self, image: str) -> frozenset[str]:
+    def check(self, image: str) -> set[str]:
         """Collect the faults; return the names that the service takes, if it reads the values.
 
         It takes none of those that its compose.yaml sets.
@@ -113,8 +116,22 @@ class Reader:
             self.faults.append(f"{self.origin(name)}: {name}: {fault}")
         if not answer.refused:
             reason = f"{self.service.slug} has no such setting"
-            self.faults += unknown(self.file, self.own, answer.names, reason)
-        return answer.names - variables.keys()
+            self.faults += unknown(self.file, self.own, answer.settings, reason)
+        self._check_stop(answer.settings)
+        return answer.settings.keys() - variables.keys()
+
+    def _check_stop(self, settings: Mapping[str, str]) -> None:
+        """Add a fault if compose would kill the service before the time that it has to stop."""
+        given = [name for name in STOPPING if name in self.values and name in settings]
+        if not given:
+            return
+        needed = sum(float(settings.get(name, 0)) for name in STOPPING) + ENDING
+        allowed = stop_seconds(self.service)
+        if needed > allowed:
+            name = max(given, key=lambda name: float(settings[name]))
+            fault = f"to stop it needs {needed:g} s, and compose.yaml kills it after {allowed:g} s"
+            remedy = "lower this, or raise stop_grace_period there"
+            self.faults.append(f"{self.origin(name)}: {name}: {fault}; {remedy}")
 
 
 def remedy(name: str, value: str, is_set_by_compose: bool) -> str | None:

@@ -10,6 +10,12 @@ DURATION = re.compile(r"(?:[0-9]{1,5}(?:h|ms|m|s)){1,4}")
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
+def seconds(text: str) -> float:
+    """Return the seconds of a duration such as `1m30s`, as it is written here and by compose."""
+    parts = re.findall(r"([0-9.]+)(ms|h|m|s)", text)
+    return sum(float(count) * UNITS[unit] for count, unit in parts)
+
+
 class Node:
     """One value of a document, which knows its place."""
 
@@ -76,6 +82,4 @@ class Node:
 
     def duration(self) -> float:
         """Return the seconds of a duration of the Gateway API, such as `1m30s`."""
-        text = self.text(DURATION.pattern, "write a duration such as 10s or 500ms")
-        parts = re.findall(r"([0-9]+)(ms|h|m|s)", text)
-        return sum(int(count) * UNITS[unit] for count, unit in parts)
+        return seconds(self.text(DURATION.pattern, "write a duration such as 10s or 500ms"))
