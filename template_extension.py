@@ -65,7 +65,7 @@ NEEDS = {("messaging", "rabbitmq"): ("database", "postgresql")}
 PORTS = {f"{port}{number}" for port in ("com", "lpt") for number in range(10)}
 DEVICES = {"aux", "con", "nul", "prn", *PORTS}
 TEMPLATE_FOLDERS = {"benchmarks", "docs", "hooks", "platform", "scripts", "templates", "tests"}
-RESERVED = DEPENDENCIES | DEVICES | TEMPLATE_FOLDERS | {"gateway", "localhost"}
+RESERVED = DEPENDENCIES | DEVICES | TEMPLATE_FOLDERS | {"common", "gateway", "localhost"}
 
 SLUG_QUESTION = next(name for name in QUESTIONS if name.endswith("_slug"))
 OUTER_TEMPLATES = str(TEMPLATE.parent / "templates")

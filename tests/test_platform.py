@@ -324,7 +324,9 @@ def test_the_platform_counts_the_time_to_stop_as_services_do() -> None:
 def test_both_templates_know_the_same_names() -> None:
     pattern = constant(f"{PLATFORM_FOLDER}/src/fleet/routes.py", "SLUG")
     assert pattern == extension.SLUG.pattern
-    assert set(read("compose.yaml")["services"]) <= extension.RESERVED
+    shared = constant(f"{PLATFORM_FOLDER}/src/fleet/configuration.py", "COMMON")
+    taken = {*read("compose.yaml")["services"], Path(shared).stem}
+    assert taken <= extension.RESERVED
 
 
 def test_both_makefiles_make_the_environment_alike() -> None:

@@ -72,6 +72,10 @@ REFUSED: dict[str, tuple[Callable[[Town], Path], str]] = {
         lambda made: renamed(made, "gateway"),
         "gateway: the name gateway is taken by the platform; choose another",
     ),
+    "the name of the shared configuration": (
+        lambda made: renamed(made, "common"),
+        r"common: the name common is taken by config/common\.env; choose another",
+    ),
     "the name of a database": (
         lambda made: renamed(made, f"{made.names['orders']}-db"),
         r"orders-\w+-db: the name orders-\w+-db is taken by .*; choose another",

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from fleet import envoy
+from fleet.configuration import COMMON
 from fleet.containers import replicas
 from fleet.containers import retire
 from fleet.engine import docker
@@ -45,8 +46,9 @@ def join(project: Project, arguments: argparse.Namespace) -> None:
 
 
 def _check_names(project: Project, service: Service, others: list[Service]) -> None:
-    """Refuse a service of which a name in compose is taken."""
-    taken = dict.fromkeys(read_yaml(project.root / "compose.yaml")["services"], "the platform")
+    """Refuse a service whose name, or one of its names in compose, is taken."""
+    taken = {Path(COMMON).stem: f"config/{COMMON}"}
+    taken |= dict.fromkeys(read_yaml(project.root / "compose.yaml")["services"], "the platform")
     parts = System(project, [service, *others], {}).parts
     for other in others:
         taken |= dict.fromkeys((other.slug, *parts[other.slug].all), str(other.folder))
