@@ -107,6 +107,33 @@ def test_what_cannot_join_is_one_line_and_changes_nothing(made: Town, case: str)
         shutil.rmtree(folder)
 
 
+def test_a_check_of_the_configuration_tells_all_faults_at_once(made: Town) -> None:
+    config = made.platform / "config"
+    own = config / f"{made.names['orders']}.env"
+    settings = made.platform / "gateway/settings.yaml"
+    texts = {path: path.read_text("utf-8") for path in (config / "common.env", settings)}
+    (config / "nobody.env").touch()
+    own.write_text("LOG_LEVEL\nLOG_LEVLE=INFO\nDRAIN_DELAY=300\n", "utf-8")
+    (config / "common.env").write_text("OTHERS=1\n", "utf-8")
+    settings.write_text(texts[settings].replace("proxies: []", "proxies: [proxy]"), "utf-8")
+    try:
+        lines = made.refuses("make config-check").splitlines()
+    finally:
+        for path, text in texts.items():
+            path.write_text(text, "utf-8")
+        for path in (config / "nobody.env", own):
+            path.unlink()
+    assert [re.split("[;,]", line.replace(made.suffix, "x"))[0] for line in lines[-6:]] == [
+        "config: nobody.env: no such service has joined",
+        "config/orders-x.env:1: write NAME=value",
+        "config/orders-x.env: LOG_LEVLE: orders-x has no such setting",
+        "config/orders-x.env: DRAIN_DELAY: compose.yaml kills it after 30 s",
+        "config/common.env: OTHERS: no service that joined takes it",
+        "gateway/settings.yaml: trusted_proxies[0]: write a network such as 10.0.0.0/8",
+    ]
+    assert made.changes() == []
+
+
 def test_a_platform_that_is_not_there_is_one_line(made: Town) -> None:
     told = made.refuses("make join PLATFORM=../nowhere", "invoices")
     assert told == ("No platform is found as ../nowhere: name it, as in PLATFORM=../shop-platform")

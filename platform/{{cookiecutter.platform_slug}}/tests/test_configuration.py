@@ -138,9 +138,13 @@ def test_a_service_gets_what_it_knows_and_compose_does_not_set(project: Project)
         (
             "",
             "DRAIN_DELAY=5.5\n",
-            r"config/orders\.env: DRAIN_DELAY: .* 30\.5 s, .* after 30 s; .*",
+            r"config/orders\.env: DRAIN_DELAY: .* after 30 s, .* 30\.5 s; .*",
         ),
-        ("DRAIN_DELAY=9\n", "SHUTDOWN_GRACE=30\n", r".*/orders\.env: SHUTDOWN_GRACE: .* 44 s, .*"),
+        (
+            "DRAIN_DELAY=9\n",
+            "SHUTDOWN_GRACE=30\n",
+            r".*/orders\.env: SHUTDOWN_GRACE: .* needs 44 s; .*",
+        ),
         ("", 'LOG_LEVEL="INFO" \n', r".*: LOG_LEVEL: remove the quotes, .*"),
     ],
 )

@@ -129,7 +129,7 @@ class Reader:
         allowed = stop_seconds(self.service)
         if needed > allowed:
             name = max(given, key=lambda name: float(settings[name]))
-            fault = f"to stop it needs {needed:g} s, and compose.yaml kills it after {allowed:g} s"
+            fault = f"compose.yaml kills it after {allowed:g} s, and to stop it needs {needed:g} s"
             remedy = "lower this, or raise stop_grace_period there"
             self.faults.append(f"{self.origin(name)}: {name}: {fault}; {remedy}")
 
