@@ -12,6 +12,7 @@ from fleet.documents import seconds
 from fleet.health import addresses
 from fleet.status import HEAD
 from fleet.status import Row
+from fleet.status import compared
 from fleet.status import table
 
 CLUSTERS = """\
@@ -64,6 +65,12 @@ def test_what_a_service_refuses_is_known_by_name(told: str, refused: dict[str, s
 @pytest.mark.parametrize(("told", "expected"), [("30s", 30), ("1m1.5s", 61.5), ("1h0m0s", 3600)])
 def test_the_time_that_compose_waits_is_read_in_seconds(told: str, expected: float) -> None:
     assert seconds(told) == expected
+
+
+def test_a_contract_that_is_not_what_runs_is_told_in_words() -> None:
+    document = {"paths": {}, "info": {"version": "0.1.0"}}
+    assert compared(document, '{"info": {"version": "0.1.0"}, "paths": {}}\n') == "0.1.0"
+    assert compared(document, "{}") == "0.1.0 (openapi.json is not what runs)"
 
 
 def test_a_table_has_its_columns_below_each_other() -> None:

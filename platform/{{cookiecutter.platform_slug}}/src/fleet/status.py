@@ -156,17 +156,22 @@ def _availability(service: Service, address: str) -> float | None:
 
 
 def _contract(service: Service, ready: list[Replica]) -> str:
-    """Return the version of the committed contract, and whether the service serves just that."""
+    """Return the version of the folder's contract, and whether what runs serves just that."""
     path = service.folder / "openapi.json"
     if not path.exists():
         return NONE
     document = json.loads(read_text(path))
-    version = str(document["info"]["version"])
     if not ready:
-        return version
+        return str(document["info"]["version"])
     command = ("docker", "exec", ready[0].id, "python", "-c", SERVED, str(service.port))
-    is_same = attempt(*command).stdout.strip() == json.dumps(document, sort_keys=True)
-    return version if is_same else f"{version}, serves another"
+    return compared(document, attempt(*command).stdout)
+
+
+def compared(document: Any, served: str) -> str:
+    """Return the version of a contract, and whether it is what a service says that it serves."""
+    version = str(document["info"]["version"])
+    is_same = served.strip() == json.dumps(document, sort_keys=True)
+    return version if is_same else f"{version} (openapi.json is not what runs)"
 
 
 def _drift(
