@@ -329,6 +329,36 @@ def test_both_templates_know_the_same_names() -> None:
     assert taken <= extension.RESERVED
 
 
+def revision(service: Path) -> str:
+    """Return the revision with which `make image` would label the image."""
+    command = ("make", "--dry-run", "image")
+    told = subprocess.run(command, cwd=service, check=True, capture_output=True, text=True).stdout
+    (found,) = re.findall(r"REVISION=(\S+)", told)
+    return str(found)
+
+
+def test_an_image_is_labelled_dirty_where_it_holds_more_than_its_commit(
+    bake: Bake, tmp_path: Path
+) -> None:
+    repository = tmp_path / "all services"
+    without_git = shutil.ignore_patterns(".git")
+    service = Path(shutil.copytree(bake(), repository / "orders", ignore=without_git))
+    assert revision(service) == "unknown"
+    hook.git(repository, "init")
+    assert revision(service) == "unknown"  # there is no commit yet
+    commit(repository)
+    committed = hook.git(repository, "rev-parse", "HEAD")
+    (repository / "another.py").touch()
+    (service / ".env").touch()  # git ignores it
+    assert revision(service) == committed
+    (service / "src/service/new.py").touch()
+    assert revision(service) == f"{committed}-dirty"
+    (service / "src/service/new.py").unlink()
+    with (service / "src/service/app.py").open("a", encoding="utf-8") as file:
+        file.write("# edited\n")
+    assert revision(service) == f"{committed}-dirty"
+
+
 def test_both_makefiles_make_the_environment_alike() -> None:
     texts = [(folder / "Makefile").read_text("utf-8") for folder in (SOURCE, SERVICE)]
     of_platform, of_service = (text.partition("# One stamp ")[2].split("\n\n") for text in texts)

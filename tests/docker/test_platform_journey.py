@@ -341,8 +341,9 @@ def test_deploying_replaces_one_service_and_rollback_returns_to_its_image(
     assert first != second
     assert first == third
     assert not seen["restarted by deploy"]
-    (name,) = first
-    assert re.search(r":[0-9a-f]{12}-[0-9a-f]{12}$|:unknown-[0-9a-f]{12}$", name)
+    committed, edited = (name for images in (first, second) for name in images)
+    assert re.search(r":[0-9a-f]{12}-[0-9a-f]{12}$", committed)
+    assert re.search(r":[0-9a-f]{12}-dirty-[0-9a-f]{12}$", edited)
 
 
 def test_to_deploy_what_runs_replaces_nothing(seen: dict[str, Any]) -> None:

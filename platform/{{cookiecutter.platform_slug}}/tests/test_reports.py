@@ -10,6 +10,7 @@ from fleet.asking import refusals
 from fleet.containers import error_of
 from fleet.documents import seconds
 from fleet.health import addresses
+from fleet.rollout import tag_of
 from fleet.status import HEAD
 from fleet.status import Row
 from fleet.status import compared
@@ -65,6 +66,18 @@ def test_what_a_service_refuses_is_known_by_name(told: str, refused: dict[str, s
 @pytest.mark.parametrize(("told", "expected"), [("30s", 30), ("1m1.5s", 61.5), ("1h0m0s", 3600)])
 def test_the_time_that_compose_waits_is_read_in_seconds(told: str, expected: float) -> None:
     assert seconds(told) == expected
+
+
+@pytest.mark.parametrize(
+    ("revision", "tag"),
+    [
+        ("0123456789abcdef", "orders:0123456789ab-fedcba987654"),
+        ("0123456789abcdef-dirty", "orders:0123456789ab-dirty-fedcba987654"),
+        ("unknown", "orders:unknown-fedcba987654"),
+    ],
+)
+def test_a_tag_tells_the_commit_and_whether_the_image_holds_more(revision: str, tag: str) -> None:
+    assert tag_of("orders", revision, "sha256:fedcba9876543210") == tag
 
 
 def test_a_contract_that_is_not_what_runs_is_told_in_words() -> None:

@@ -45,9 +45,15 @@ def build(service: Service) -> str:
     image = docker("image", "inspect", "--format", "{{.Id}}", service.slug)
     label = '{{index .Config.Labels "org.opencontainers.image.revision"}}'
     revision = docker("image", "inspect", "--format", label, image)
-    tag = f"{service.slug}:{revision[:12]}-{image.removeprefix('sha256:')[:12]}"
+    tag = tag_of(service.slug, revision, image)
     docker("tag", image, tag)
     return tag
+
+
+def tag_of(slug: str, revision: str, image: str) -> str:
+    """Return an image's tag: its revision, with `-dirty` if it ends so, and its digest."""
+    commit, *dirty = revision.split("-")
+    return "-".join((f"{slug}:{commit[:12]}", *dirty, image.removeprefix("sha256:")[:12]))
 
 
 def is_current(system: System, service: Service) -> bool:
