@@ -242,6 +242,19 @@ def test_a_service_joins_the_broker_of_another(made: Town, events: dict[str, str
     assert made.changes() == []
 
 
+def test_leaving_names_the_volumes_that_stay_and_no_others(
+    made: Town, events: dict[str, str]
+) -> None:
+    slug = events["sales"]
+    made.does("make up")
+    made.does("make join", "sales")
+    of_another = docker("volume", "create", f"{made.platform.name}_{slug}-lists-db-data").strip()
+    told = made.does(f"make leave SERVICE={slug}")
+    volumes = told.strip().partition("; its data stay: ")[2].split(", ")
+    assert volumes == [f"{made.platform.name}_{slug}-{name}" for name in ("broker-data", "data")]
+    made.does(f"docker volume rm {' '.join([*volumes, of_another])}")
+
+
 def test_two_platforms_of_one_machine_know_nothing_of_each_other(
     made: Town, bake_platform: Bake, bake: Bake, service_python: Path, tmp_path: Path
 ) -> None:

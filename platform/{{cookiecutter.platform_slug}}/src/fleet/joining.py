@@ -27,6 +27,7 @@ from fleet.services import without_folder
 from fleet.state import forget_state
 from fleet.system import System
 from fleet.system import changing
+from fleet.system import model
 from fleet.system import parts_of
 
 
@@ -114,7 +115,7 @@ def leave(project: Project, arguments: argparse.Namespace) -> None:
             _remove(project, service)
         else:
             retire(replicas(project, slug))
-        print(f"{slug}: has left {project.name}{_data(project, slug)}")
+        print(f"{slug}: has left {project.name}{_data(project, service)}")
 
 
 def _folder(project: Project, name: str) -> Path | None:
@@ -134,10 +135,13 @@ def _remove(project: Project, service: Service) -> None:
     forget_state(project, service.slug)
 
 
-def _data(project: Project, slug: str) -> str:
+def _data(project: Project, service: Service | None) -> str:
     """Tell which volumes stay."""
-    name = f"--filter=name=^{project.name}_{slug}-"
-    volumes = docker("volume", "ls", "--quiet", name).split()
+    if service is None:
+        return "; docker volume ls shows its data, if it had any"
+    names = [f"{project.name}_{name}" for name in model(service).get("volumes", {})]
+    there = docker("volume", "ls", "--quiet").split()
+    volumes = [name for name in names if name in there]
     return f"; its data stay: {', '.join(volumes)}" if volumes else ""
 
 
