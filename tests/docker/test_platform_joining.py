@@ -209,12 +209,13 @@ def drifts(made: Town, name: str, *expected: str) -> None:
 def test_a_service_joins_with_its_broker(made: Town, events: dict[str, str]) -> None:
     slug = events["sales"]
     made.does("make up")
-    made.does("make join", "sales")
+    told = made.does("make join", "sales")
+    assert f"{slug}: starting {slug}-consumer, {slug}-relay\n" in told
     place(made, slug)
     eventually(lambda: sold(made, slug) == 3, "the order's event has arrived", 60)
     drifts(made, "sales")
     list_them = "python -m service.chassis.messaging.dead_letters list"
-    assert made.does(f"docker compose exec {slug}-consumer {list_them}") == ""
+    assert made.does(f"docker compose exec {slug}-consumer {list_them}") == "no dead letters\n"
 
     docker("rm", "--force", *made.containers(f"{slug}-broker"))
     drifts(made, "sales", f"{slug}-consumer not ready", f"{slug}-relay not ready")

@@ -155,7 +155,9 @@ def roll(system: System, service: Service) -> None:
 
 
 def replace_workers(system: System, service: Service) -> None:
-    """Replace the service's other processes where they differ from the system's state."""
+    """Start the service's other processes, or replace those that differ from the state."""
     if workers := system.parts[service.slug].workers:
-        say(service, f"replacing {', '.join(workers)} where they differ")
+        is_first = not any(replicas(system.project, name) for name in workers)
+        what = "starting {}" if is_first else "replacing {} where they differ"
+        say(service, what.format(", ".join(workers)))
         system.compose("up", "--detach", "--no-build", "--no-deps", "--wait", *workers)
