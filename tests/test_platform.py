@@ -132,6 +132,8 @@ def test_the_texts_read_back(bake_platform: Bake) -> None:
 def test_the_defaults_need_no_answer(run: Callable[..., Result], tmp_path: Path) -> None:
     assert run("--no-input").exit_code == 0
     assert (tmp_path / "out/shop-platform/compose.yaml").exists()
+    for name in ("README.md", "README.es.md"):
+        assert "(`shop-platform` " in (ROOT / name).read_text("utf-8")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from platforms import ROOT
 from fleet.__main__ import parser
 from fleet.health import ASK
 from fleet.lock import LOCK
+from fleet.state import KEPT
 
 
 def text(name: str) -> str:
@@ -42,6 +43,10 @@ def test_the_program_asks_the_gateway_where_its_health_check_does() -> None:
     (port,) = re.findall(r"/dev/tcp/127\.0\.0\.1/(\d+)", ASK)
     assert f"/dev/tcp/127.0.0.1/{port}" in text("compose.yaml")
     assert "{path: /clusters}" in text("gateway/bootstrap.yaml")
+
+
+def test_as_many_images_are_kept_as_the_readme_says() -> None:
+    assert f"the last {KEPT} images deployed" in text("README.md")
 
 
 def test_the_lock_is_in_git_and_the_state_is_not() -> None:
