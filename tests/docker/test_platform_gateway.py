@@ -31,6 +31,7 @@ pytestmark = pytest.mark.docker
 
 SITE = "http://shop.example"
 PROBLEM = "application/problem+json"
+SAMPLER = "OTEL_TRACES_SAMPLER"
 PAUSE = 0.05  # seconds, so that the clients of a load stay below the rate of a consumer
 
 
@@ -159,6 +160,34 @@ def test_a_request_without_ids_gets_them_from_the_gateway(shop: Shop) -> None:
     made = headers["Traceparent"].split("-")
     assert (made[0], len(made[1]), made[3]) == ("00", 32, "01")
     assert re.fullmatch("[0-9a-f-]{36}", headers["X-Request-Id"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "of_its_own", "of_a_caller"),
+    [
+        ("OTEL_SDK_DISABLED=true", {"00"}, {"00"}),
+        (f"{SAMPLER}=parentbased_always_off", {"00"}, {"01"}),
+        (f"{SAMPLER}=always_off", {"00"}, {"00"}),
+        (f"{SAMPLER}=parentbased_traceidratio\n{SAMPLER}_ARG=0.5", {"00", "01"}, {"01"}),
+    ],
+)
+def test_a_service_is_told_to_record_what_the_shared_sampler_takes(
+    shop: Shop, lines: str, of_its_own: set[str], of_a_caller: set[str]
+) -> None:
+    def flags(**headers: str) -> set[str]:
+        told = set()
+        for _ in range(20):
+            echoed = ask(shop.port, shop.path("/v1/echo"), headers=headers)[2]
+            _, trace, _, flag = json.loads(echoed)["headers"]["Traceparent"].split("-")
+            assert int(trace, 16) > 0
+            told.add(flag)
+        return told
+
+    with shop.platform.changed("config/common.env", lambda text: f"{text}{lines}\n"):
+        eventually(lambda: flags() == of_its_own, "the gateway decides so")
+        given = f"00-{uuid.uuid4().hex}-{uuid.uuid4().hex[:16]}-01"
+        assert flags(traceparent=given) == of_a_caller
+    eventually(lambda: flags() == {"01"}, "all are recorded again")
 
 
 def test_a_collector_gets_the_gateways_spans(shop: Shop) -> None:

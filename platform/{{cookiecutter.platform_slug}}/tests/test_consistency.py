@@ -70,7 +70,7 @@ def test_every_watched_file_is_written() -> None:
 
 
 def test_the_entry_asks_for_the_routes_that_are_rendered() -> None:
-    settings = Settings([], 1, 1, 1, 1, None, 100, False)
+    settings = Settings([], 1, 1, 1, 1, None, 100, True, False)
     assert ENTRY["rds"]["route_config_name"] == table([], settings)["name"]
 
 

@@ -23,7 +23,7 @@ from fleet.settings import Settings
 from fleet.settings import read_settings
 from fleet.table import table
 
-SETTINGS = Settings([], 200, 400, 1_048_576, 15, None, 100.0, False)
+SETTINGS = Settings([], 200, 400, 1_048_576, 15, None, 100.0, True, False)
 ORDERS = Route("routes/orders.yaml", "orders", 5000, "/orders", True, "/", 30, None, None)
 CONFIG = "config/common.env"
 
@@ -216,27 +216,27 @@ def test_a_bad_address_of_the_collector_is_one_line(tmp_path: Path, line: str, t
 
 
 @pytest.mark.parametrize(
-    ("lines", "percent", "has_collector"),
+    ("lines", "percent", "follows_caller", "has_collector"),
     [
-        ("OTEL_TRACES_SAMPLER=parentbased_traceidratio ", 10, True),
-        ("OTEL_TRACES_SAMPLER=traceidratio", 10, True),
-        ("OTEL_TRACES_SAMPLER=parentbased_always_off", 0, True),
-        ("OTEL_TRACES_SAMPLER=always_off", 0, True),
-        ("OTEL_TRACES_SAMPLER=always_on", 100, True),
-        ("OTEL_TRACES_SAMPLER=", 100, True),
-        ("OTEL_SDK_DISABLED=True", 0, False),
-        ("OTEL_TRACES_EXPORTER=none", 0, False),
-        ("OTEL_TRACES_EXPORTER=otlp", 100, True),
+        ("OTEL_TRACES_SAMPLER=parentbased_traceidratio ", 10, True, True),
+        ("OTEL_TRACES_SAMPLER=traceidratio", 10, False, True),
+        ("OTEL_TRACES_SAMPLER=parentbased_always_off", 0, True, True),
+        ("OTEL_TRACES_SAMPLER=always_off", 0, False, True),
+        ("OTEL_TRACES_SAMPLER=always_on", 100, False, True),
+        ("OTEL_TRACES_SAMPLER=", 100, True, True),
+        ("OTEL_SDK_DISABLED=True", 0, False, False),
+        ("OTEL_TRACES_EXPORTER=none", 0, False, False),
+        ("OTEL_TRACES_EXPORTER=otlp", 100, True, True),
     ],
 )
 def test_the_services_sampler_is_the_gateways(
-    tmp_path: Path, lines: str, percent: float, has_collector: bool
+    tmp_path: Path, lines: str, percent: float, follows_caller: bool, has_collector: bool
 ) -> None:
     project = gateway_files(tmp_path)
     shared = "OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 \nOTEL_TRACES_SAMPLER_ARG=0.1\n"
     (tmp_path / CONFIG).write_text(f"{shared}{lines}\n", "utf-8")
     settings = read_settings(project)
-    assert settings.sampled_percent == percent
+    assert (settings.sampled_percent, settings.follows_caller) == (percent, follows_caller)
     assert (settings.collector is not None) is has_collector
 
 

@@ -112,11 +112,23 @@ def _tracing(settings: Settings, gateway: str) -> Resource:
         "@type": f"{TYPES}.config.trace.v3.OpenTelemetryConfig",
         "service_name": gateway,
         "http_service": {"http_uri": target},
+        "sampler": _sampler(settings),
     }
-    return {
-        "provider": {"name": "envoy.tracers.opentelemetry", "typed_config": tracer},
-        "random_sampling": {"value": settings.sampled_percent},
-    }
+    return {"provider": {"name": "envoy.tracers.opentelemetry", "typed_config": tracer}}
+
+
+def _sampler(settings: Settings) -> Resource:
+    """Return the services' sampler; Envoy's own goes by request ids, which clients may choose."""
+    percentage = {"numerator": round(settings.sampled_percent * 10_000), "denominator": "MILLION"}
+    ratio = _one_sampler("TraceIdRatioBased", {"sampling_percentage": percentage})
+    if not settings.follows_caller:
+        return ratio
+    return _one_sampler("ParentBased", {"wrapped_sampler": ratio})
+
+
+def _one_sampler(kind: str, config: Resource) -> Resource:
+    typed = f"{TYPES}.extensions.tracers.opentelemetry.samplers.v3.{kind}SamplerConfig"
+    return {"name": kind, "typed_config": {"@type": typed, **config}}
 
 
 def _tls() -> Resource:

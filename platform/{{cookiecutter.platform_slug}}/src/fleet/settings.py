@@ -17,6 +17,7 @@ from fleet.routes import LARGEST_BODY
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 SAMPLER = "OTEL_TRACES_SAMPLER"
 RATIO = "OTEL_TRACES_SAMPLER_ARG"
+PARENT = "parentbased_"
 PERCENTS = {"always_on": 100.0, "always_off": 0.0}
 TRUE = {"1", "on", "t", "true", "y", "yes"}  # as services read it
 
@@ -32,6 +33,7 @@ class Settings:
     request_timeout: int  # seconds
     collector: SplitResult | None
     sampled_percent: float
+    follows_caller: bool  # whether the caller's decision about a trace comes first
     has_certificate: bool
 
 
@@ -43,15 +45,16 @@ def read_settings(project: Project) -> Settings:
     )
     rates = fields["rate_limit"].fields("requests_per_second", "burst")
     rate = rates["requests_per_second"].number(1, 100_000)
-    collector, percent = _traces(project)
+    name, variables = _about_traces(project)
     return Settings(
         trusted_proxies=[_network(node) for node in fields["trusted_proxies"].items()],
         requests_per_second=rate,
         burst=rates["burst"].number(rate, 1_000_000),
         max_request_bytes=fields["max_request_bytes"].number(1, LARGEST_BODY),
         request_timeout=fields["request_timeout"].number(1, 3600),
-        collector=collector,
-        sampled_percent=percent,
+        collector=_collector(variables, name),
+        sampled_percent=_percent(variables, name),
+        follows_caller=_sampler(variables).startswith(PARENT),
         has_certificate=_has_certificate(project),
     )
 
@@ -63,12 +66,20 @@ def _network(node: Node) -> str:
         raise node.refuse("write a network such as 10.0.0.0/8, or an address") from None
 
 
-def _traces(project: Project) -> tuple[SplitResult | None, float]:
-    """Return the collector's address and how many traces in a hundred it gets."""
+def _about_traces(project: Project) -> tuple[str, Mapping[str, str]]:
+    """Return the name of the file that the services share, and what it says of traces."""
     path = project.config / "common.env"
     name = project.shown(path)
     variables, faults = read_environment(path, name)
     refuse(faults)
+    is_off = variables.get("OTEL_SDK_DISABLED", "").lower() in TRUE
+    if is_off or variables.get("OTEL_TRACES_EXPORTER") == "none":
+        return name, {SAMPLER: "always_off"}
+    return name, variables
+
+
+def _collector(variables: Mapping[str, str], name: str) -> SplitResult | None:
+    """Return the collector's address, if there is one."""
     endpoint = variables.get(ENDPOINT, "")
     address = urlsplit(endpoint)
     try:
@@ -77,10 +88,7 @@ def _traces(project: Project) -> tuple[SplitResult | None, float]:
         is_good = False
     if endpoint and (not is_good or address.username is not None):
         raise Refusal(f"{name}: {ENDPOINT}: write an address such as http://collector:4318")
-    is_off = variables.get("OTEL_SDK_DISABLED", "").lower() in TRUE
-    if is_off or variables.get("OTEL_TRACES_EXPORTER") == "none":
-        return None, 0.0
-    return address if endpoint else None, _percent(variables, name)
+    return address if endpoint else None
 
 
 def _percent(variables: Mapping[str, str], name: str) -> float:
@@ -91,8 +99,11 @@ def _percent(variables: Mapping[str, str], name: str) -> float:
         ratio = -1
     if not 0 <= ratio <= 1:
         raise Refusal(f"{name}: {RATIO}: write a number from 0 to 1")
-    sampler = variables.get(SAMPLER) or "always_on"
-    return PERCENTS.get(sampler.removeprefix("parentbased_"), ratio * 100)
+    return PERCENTS.get(_sampler(variables).removeprefix(PARENT), ratio * 100)
+
+
+def _sampler(variables: Mapping[str, str]) -> str:
+    return variables.get(SAMPLER) or "parentbased_always_on"
 
 
 def _has_certificate(project: Project) -> bool:
