@@ -53,6 +53,12 @@ def test_an_event_without_a_subject_is_in_order_with_none_but_itself() -> None:
     assert read({**EVENT, "subject": None}).key == "1"
 
 
+@pytest.mark.parametrize("context", [{"tracestate": "a=" + "b" * 511}, {"traceparent": 7}])
+def test_a_trace_context_that_is_malformed_is_ignored(context: dict[str, Any]) -> None:
+    event = read(EVENT | context)
+    assert (event.data, event.traceparent, event.tracestate) == (Ping(number=7), None, None)
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [

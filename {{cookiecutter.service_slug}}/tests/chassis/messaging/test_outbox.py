@@ -89,6 +89,23 @@ def test_an_event_continues_the_trace_of_its_request(app: Application) -> None:
     assert orjson.loads(row.body)["traceparent"] == row.traceparent
 
 
+@pytest.mark.parametrize(("size", "kept"), [(200, True), (256, False)])
+def test_a_callers_tracestate_is_told_where_every_receiver_takes_it(
+    app: Application, size: int, kept: bool
+) -> None:
+    @app.post("/ping")
+    def ping() -> str:
+        with app.extensions["database"].transaction() as connection:
+            return outbox.publish(connection, Ping(number=7), key="a")
+
+    state = f"a={'x' * size},b={'y' * size}"
+    answer = app.test_client().post("/ping", headers={**SAMPLED, "tracestate": state})
+    assert answer.status_code == 200
+    with app.extensions["database"].read() as connection:
+        (row,) = stored(connection)
+    assert orjson.loads(row.body).get("tracestate") == (state if kept else None)
+
+
 def test_the_backlog_counts_and_dates_what_waits(store: Database) -> None:
     with store.transaction() as connection:
         assert outbox.backlog(connection) == (0, 0.0)

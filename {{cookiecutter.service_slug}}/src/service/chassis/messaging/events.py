@@ -3,15 +3,24 @@
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md
 """
 
-from typing import Annotated, ClassVar, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, WrapValidator
 
 CONTENT_TYPE = "application/cloudevents+json; charset=UTF-8"
 MAX_SIZE = 65_536  # bytes of an event, which every intermediary has to forward
 
 # Printable, because it is stored and logged.
 Text = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+State = Annotated[str, Field(max_length=512)]
+
+
+def _or_none(value: Any, validate: Any) -> Any:
+    """Leave out a trace context that is malformed: no event is refused for it."""
+    try:
+        return validate(value)
+    except ValidationError:
+        return None
 
 
 class Event(BaseModel):
@@ -44,8 +53,8 @@ class Attributes(BaseModel):
     subject: Text | None = None
     time: AwareDatetime | None = None
     datacontenttype: Text | None = None
-    traceparent: Text | None = None
-    tracestate: Annotated[str, Field(max_length=512)] | None = None
+    traceparent: Annotated[Text | None, WrapValidator(_or_none)] = None
+    tracestate: Annotated[State | None, WrapValidator(_or_none)] = None
 
     @property
     def key(self) -> str:
