@@ -4,6 +4,7 @@ Tests of the workers need RabbitMQ and PostgreSQL: `make test-messaging` runs th
 """
 
 import asyncio
+import concurrent.futures
 import os
 import sys
 import time
@@ -63,13 +64,35 @@ EFFECTS = sa.Table(
 )
 
 
+class UnspeakableError(Exception):
+    """Its text cannot be made."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+    __repr__ = __str__
+
+
+RAISED: dict[str, BaseException] = {
+    "hopeless": RefusedError("nobody can"),
+    "surrogate": RefusedError("bad \ud800"),
+    "cancelled": concurrent.futures.CancelledError(),
+    "cancelled task": asyncio.CancelledError(),
+    "exit": SystemExit(3),
+    "interrupt": KeyboardInterrupt(),
+    "generator": GeneratorExit(),
+    "iterator": StopIteration(),
+    "unspeakable": UnspeakableError(),
+}
+
+
 class Ping(Event):
     """Somebody has pinged."""
 
     TYPE = "lab.ping"
 
     number: int
-    what: str = ""  # poison, hopeless, or slow
+    what: str = ""  # poison, slow, or one of RAISED
 
 
 class Pong(Event):
@@ -93,8 +116,8 @@ def record(connection: Connection, event: CloudEvent[Ping]) -> None:
     connection.execute(sa.insert(EFFECTS), effect | {"trace_id": ids.get("trace_id")})
     if event.data.what == "poison" and "ANTIDOTE" not in os.environ:
         raise ValueError("poison")
-    if event.data.what == "hopeless":
-        raise RefusedError("nobody can")
+    if event.data.what in RAISED:
+        raise RAISED[event.data.what]
     if event.data.what == "slow":
         time.sleep(1)
     outbox.publish(connection, Pong(number=event.data.number), event.key)

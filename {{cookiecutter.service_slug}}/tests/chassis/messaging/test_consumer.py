@@ -18,11 +18,13 @@ def test_pauses_grow_up_to_a_limit_however_long_the_database_is_away(
     assert consumer.pause_after(failures) == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize("fault", [ZeroDivisionError, asyncio.CancelledError])
 def test_a_fault_beside_the_handler_gives_the_message_back(
+    fault: type[BaseException],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def fail(_message: object) -> None:
-        raise ZeroDivisionError
+        raise fault
 
     settings = SimpleNamespace(consumer_concurrency=1)
     faulty: Any = SimpleNamespace(watch=SimpleNamespace(begin=fail), settings=settings)

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from aio_pika.abc import AbstractChannel
 from messages import BROKER
 from messages import EFFECTS
+from messages import RAISED
 from messages import Ping
 from messages import Unwanted
 from messages import count
@@ -165,7 +166,7 @@ def test_a_poison_event_is_parked_while_others_flow_and_replayed_once(lab: Lab) 
     assert lab.effects()[0] == ("b", 3)  # the other key did not wait for the tries
     (letter,) = letters()
     assert (letter["id"], letter["type"]) == (poison, Ping.TYPE)
-    assert letter["reason"] == "failed 3 times: ValueError('poison')"
+    assert letter["reason"] == "failed 3 times: ValueError: poison"
     assert letter["traceparent"]
     assert letters() == [letter]
     assert 'messaging_retries_total{cause="handler"} 2.0' in consumer.get("/metrics")[2].decode()
@@ -186,6 +187,32 @@ def test_what_its_handler_refuses_is_parked_at_once_and_has_no_effect(lab: Lab) 
     assert (letter["id"], letter["reason"]) == (refused, "refused: nobody can")
     assert "messaging_retries_total{" not in consumer.get("/metrics")[2].decode()
     assert not any("exception.stacktrace" in line for line in consumer.lines())
+    told = [line for line in reasons(consumer) if line.startswith("event ")]
+    refusal = f"event dead_letter: {Ping.TYPE} refused: nobody can"
+    assert told[:2] == [refusal, f"event done: {Ping.TYPE}"]
+
+
+def test_whatever_a_handler_raises_ends_as_a_dead_letter(lab: Lab) -> None:
+    consumer = lab.start("consume", CONSUMER_TRIES="2")
+    lab.start("relay")
+    for number, what in enumerate(RAISED):
+        lab.publish(number, key=what, what=what)
+        lab.publish(100, key=what)
+    lab.wait_effects([(what, 100) for what in RAISED])
+    told = {letter["reason"] for letter in letters()}
+    tried = [
+        "concurrent.futures._base.CancelledError",
+        "asyncio.exceptions.CancelledError",
+        "SystemExit: 3",
+        "KeyboardInterrupt",
+        "GeneratorExit",
+        "StopIteration",
+        "UnspeakableError: <exception str() failed>",
+    ]
+    refused = {"refused: nobody can", "refused: bad ?"}
+    assert told == {f"failed 2 times: {one}" for one in tried} | refused
+    assert consumer.get("/readyz")[0] == 200
+    assert consumer.stop(timeout=30) == 0
 
 
 def test_only_the_dead_letters_that_are_named_are_replayed(lab: Lab) -> None:

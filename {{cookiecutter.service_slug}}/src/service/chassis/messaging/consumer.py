@@ -21,6 +21,7 @@ from service.chassis.messaging import dead_letters
 from service.chassis.messaging import inbox
 from service.chassis.messaging import topology
 from service.chassis.messaging.consumption import Consumption
+from service.chassis.messaging.consumption import tell
 from service.chassis.messaging.events import MAX_SIZE, Attributes, CloudEvent, RefusedError
 from service.chassis.messaging.registry import Handler
 from service.chassis.messaging.registry import Registry
@@ -89,12 +90,19 @@ class Consumer:
         """Forget events that were handled long ago."""
         inbox.purge(self.database, timedelta(days=self.settings.inbox_retention))
 
-    async def handle_once(self, event: CloudEvent[Any], handler: Handler) -> bool:
-        """Handle an event in a thread; return whether that was new."""
-        with self.watch.process(event):
-            work = partial(inbox.handle_once, self.database, handler.function, event)
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, copy_context().run, work)
+    async def handle_once(self, event: CloudEvent[Any], handler: Handler) -> bool | BaseException:
+        """Handle an event in a thread; return whether that was new, or what was raised."""
+        work = partial(self._try_once, event, handler)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, copy_context().run, work)
+
+    def _try_once(self, event: CloudEvent[Any], handler: Handler) -> bool | BaseException:
+        try:
+            with self.watch.process(event):
+                return inbox.handle_once(self.database, handler.function, event)
+        # What ends a thread, a task or an iterator has another meaning outside of the handler.
+        except BaseException as error:
+            return error
 
     async def session(self, connection: AbstractConnection) -> None:
         """Handle events until the process is to stop or the connection is lost."""
@@ -162,7 +170,8 @@ class Deliveries:
     def _end(self, task: asyncio.Task[None]) -> None:
         """Let the broker deliver a message again that met a fault of ours; none stays unsettled."""
         self._tasks.discard(task)
-        if not task.cancelled() and (fault := task.exception()):
+        fault = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if fault:
             log.error("a message could not be settled", exc_info=fault)
             self._lost.set()
 
@@ -191,21 +200,19 @@ class Deliveries:
             async with self._slots:
                 if self._is_ending.is_set():
                     return "", ""
-                try:
-                    is_new = await self._consumer.handle_once(event, handler)
-                    return ("done" if is_new else "duplicate"), ""
-                except RefusedError as error:
-                    return "dead_letter", f"refused: {error}"
-                except Exception as error:  # whatever a handler raises
-                    failure = error
-            if inbox.is_database_away(failure):
+                result = await self._consumer.handle_once(event, handler)
+            if isinstance(result, bool):
+                return ("done" if result else "duplicate"), ""
+            if isinstance(result, RefusedError):
+                return "dead_letter", f"refused: {result}"
+            if inbox.is_database_away(result):
                 absences += 1
                 self._watch.retry("database")
             else:
                 tries += 1
                 absences = 0
                 if tries >= self._consumer.settings.consumer_tries:
-                    return "dead_letter", f"failed {tries} times: {failure!r}"
+                    return "dead_letter", f"failed {tries} times: {tell(result)}"
                 self._watch.retry("handler")
             await self._wait(pause_after(tries + absences))
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -30,6 +31,11 @@ SYSTEM: Fields = {
     "messaging.operation.name": "process",
     "messaging.destination.name": topology.QUEUE,
 }
+
+
+def tell(error: BaseException) -> str:
+    """Name an error and its text, also where that cannot be made."""
+    return "".join(traceback.format_exception_only(error)).strip()
 
 
 class Consumption:
@@ -92,10 +98,11 @@ class Consumption:
         with trace.use_span(span, end_on_exit=True):
             try:
                 yield
-            except Exception as error:
-                # Neither a refusal nor the database's absence needs a traceback.
-                is_bug = not (isinstance(error, RefusedError) or inbox.is_database_away(error))
-                log.warning("event %s was not handled: %r", event.id, error, exc_info=is_bug)
+            except RefusedError:  # which is told when it is settled
+                raise
+            except BaseException as error:
+                is_bug = not inbox.is_database_away(error)
+                log.warning("event %s was not handled: %s", event.id, tell(error), exc_info=is_bug)
                 raise
             finally:
                 self._duration.labels(event.type).observe(time.perf_counter() - started)
@@ -112,7 +119,7 @@ class Consumption:
         self._consumed.labels(known, outcome).inc()
         level = logging.WARNING if reason else logging.INFO
         fields = {"messaging.message.id": message.message_id, "cloudevents.event_type": known}
-        log.log(level, "event %s: %s %s", outcome, known, reason, extra=fields)
+        log.log(level, "event %s: %s", outcome, f"{known} {reason}".rstrip(), extra=fields)
 
     def _lag(self) -> float:
         times = list(self._pending.values())

@@ -29,7 +29,8 @@ Entry = dict[str, Any]
 
 async def park(channel: AbstractChannel, message: AbstractIncomingMessage, reason: str) -> None:
     """Put a message into the dead-letter queue; raise where the broker has not confirmed it."""
-    added = {REASON: reason[:MAX_REASON], TIME: int(time.time())}
+    text = reason[:MAX_REASON].encode(errors="replace").decode()  # of lone surrogates
+    added = {REASON: text, TIME: int(time.time())}
     await _publish(channel, message, added, topology.DEAD_QUEUE)
 
 
