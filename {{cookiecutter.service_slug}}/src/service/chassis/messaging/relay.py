@@ -79,7 +79,6 @@ class Relay:
         lost = topology.watch_loss(connection, channel)
         exchange = await topology.declare_exchange(channel)
         loop = asyncio.get_running_loop()
-        worker.works()
         refusals = 0
         while not worker.stopping.is_set():
             batch = await asyncio.to_thread(self.move_batch, exchange, loop)
@@ -87,6 +86,7 @@ class Relay:
                 raise batch.error
             if lost.is_set():
                 raise ConnectionError("the connection was closed")
+            worker.works()
             refusals = refusals + 1 if batch.is_refused and not batch.sent else 0
             if batch.is_refused or not batch.sent:
                 await worker.wait(POLL_INTERVAL * 2 ** min(refusals, MAX_DOUBLINGS))

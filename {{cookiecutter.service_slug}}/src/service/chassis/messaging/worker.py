@@ -56,6 +56,7 @@ class Worker:
         self._server = server
         self._broker = broker
         self._failure = ""
+        self._has_worked = False
         self._has_ended = threading.Event()
         self._tasks: list[tuple[float, Callable[[], object]]] = []
         self.readiness.require("broker", self._check_connected)
@@ -91,9 +92,13 @@ class Worker:
         return 0
 
     def works(self) -> None:
-        """Note that a session has begun its work; the session calls it."""
-        self._is_connected = True
-        self._report("")
+        """Note that a session has done some of its work; the session calls it."""
+        if self._failure:
+            log.warning("the %s works again", self.name)
+        elif not self._has_worked:
+            log.info("the %s works", self.name)
+        self._is_connected = self._has_worked = True
+        self._failure = ""
 
     async def wait(self, seconds: float) -> None:
         """Wait so long, or until the process is to stop."""
@@ -113,7 +118,7 @@ class Worker:
                     await session(connection)
             # ChannelInvalidStateError is a RuntimeError.
             except (OSError, AMQPError, RuntimeError, SQLAlchemyError) as error:
-                self._report(f"{type(error).__name__}: {error}")
+                self._fail(f"{type(error).__name__}: {error}")
             finally:
                 self._is_connected = False
             failures = 0 if time.monotonic() - began > MAX_PAUSE else min(failures + 1, 5)
@@ -131,11 +136,10 @@ class Worker:
         self.readiness.drain()
         self.stopping.set()
 
-    def _report(self, failure: str) -> None:
-        """Log once that a failure has begun or ended."""
-        if failure != self._failure:
-            what = f"cannot work: {failure}" if failure else "works again"
-            log.warning("the %s %s", self.name, what)
+    def _fail(self, failure: str) -> None:
+        """Log that a failure has begun; readiness shows how it goes on."""
+        if not self._failure:
+            log.warning("the %s cannot work: %s", self.name, failure)
         self._failure = failure
 
     def _check_connected(self) -> None:
