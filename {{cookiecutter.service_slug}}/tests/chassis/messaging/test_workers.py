@@ -1,6 +1,7 @@
 """The relay and the consumer as processes, with a real RabbitMQ and PostgreSQL."""
 
 import json
+import logging
 import signal
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -29,6 +30,9 @@ from service.chassis.messaging import dead_letters
 from service.chassis.messaging import outbox
 from service.chassis.messaging import topology
 from service.chassis.messaging.events import MAX_SIZE
+from service.chassis.messaging.settings import MessagingSettings
+from service.chassis.messaging.worker import Worker
+from service.chassis.server.settings import ServerSettings
 
 pytestmark = [only_broker, pytest.mark.usefixtures("connection")]
 
@@ -364,3 +368,36 @@ def test_a_worker_that_finds_no_broker_lives_and_is_not_ready(lab: Lab, start: S
     wait_until(lambda: answers("/livez") == 200, WAIT)
     assert answers("/readyz") == 503
     assert relay.stop(timeout=30) == 0
+
+
+def test_a_failure_is_told_when_it_begins_and_when_it_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    broker = MessagingSettings.model_validate({"broker_url": BROKER})
+    worker = Worker("relay", ServerSettings.model_construct(port=0), broker)
+    failures = ["", "first", "second", "", ""]
+
+    async def session(_connection: object) -> None:
+        if failure := failures.pop(0):
+            raise OSError(failure)
+        worker.works()
+        if not failures:
+            worker.stopping.set()
+
+    assert worker.run(session) == 0
+    assert caplog.messages == [
+        "the relay works",
+        "the relay cannot work: OSError: first",
+        "the relay works again",
+        "the relay has stopped",
+    ]
+
+
+def test_a_relay_does_not_work_before_its_database_has_answered(lab: Lab) -> None:
+    relay = lab.start("relay", ready=False, DATABASE_URL="postgresql://u@127.0.0.1:9/x")
+    wait_until(lambda: any("cannot work" in one for one in reasons(relay)), WAIT)
+    assert relay.stop(timeout=30) == 0
+    assert "the relay works" not in reasons(relay)
+    relay = lab.start("relay")
+    wait_until(lambda: "the relay works" in reasons(relay), WAIT)
