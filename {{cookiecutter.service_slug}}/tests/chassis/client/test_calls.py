@@ -73,7 +73,8 @@ def connect(registry: CollectorRegistry) -> Connect:
 
     def connect(callee: Callee | str, **settings: Any) -> Client:
         url = callee if isinstance(callee, str) else callee.url
-        given = {"stock_url": url, "call_timeout": 1, **settings}
+        limits = {"call_timeout": 9, "call_connect_timeout": 9, "call_read_timeout": 9}
+        given = {"stock_url": url, **limits, **settings}
         clients = calls.make_clients(Calling.model_validate(given), *registries)
         registries.clear()
         return clients["stock"]
@@ -197,17 +198,26 @@ def test_an_answer_that_is_not_the_last_one_is_passed_over(
 
 
 @pytest.mark.parametrize(
-    "head", ["204 X\r\nContent-Length: 9", "304 X\r\nTransfer-Encoding: chunked", "101 X\r\nA: b"]
+    ("method", "head"),
+    [
+        ("GET", "101 X\r\nUpgrade: b"),
+        ("GET", "204 X\r\nContent-Length: 9"),
+        ("GET", "204 X\r\nTransfer-Encoding: gzip, chunked"),
+        ("GET", "304 X\r\nTransfer-Encoding: chunked"),
+        ("HEAD", "200 X\r\nContent-Length: 9"),
+        ("HEAD", "200 X\r\nTransfer-Encoding: chunked"),
+        ("GET", "200 X\r\nTransfer-Encoding: gzip, chunked\r\nContent-Length: 0"),
+    ],
 )
-def test_what_may_follow_an_answer_without_a_body_is_not_the_next_answer(
-    callee: Callee, connect: Connect, head: str
+def test_what_may_follow_the_end_of_an_answer_is_not_the_next_answer(
+    callee: Callee, connect: Connect, method: str, head: str
 ) -> None:
     callee.behave = flapping(
         lambda connection: connection.wfile.write(f"HTTP/1.1 {head}\r\n\r\n".encode()), send
     )
     client = connect(callee)
     with suppress(BadStatus):
-        assert client.send("GET", "/things").body == b""
+        assert client.send(method, "/things").body == b""
     assert works(client)
     assert len(callee.connections) == 2
 
@@ -453,7 +463,7 @@ def test_an_idempotent_call_is_repeated(
     callee: Callee, connect: Connect, method: str, code: int
 ) -> None:
     callee.behave = flapping(status(code), lambda connection: connection.send(200, b""))
-    assert connect(callee, call_timeout=9).send(method, "/things").status == 200
+    assert connect(callee).send(method, "/things").status == 200
     assert len(callee.requests) == 2
 
 
@@ -521,7 +531,7 @@ def test_what_a_callee_says_of_the_pause_is_done(
     callee: Callee, connect: Connect, pauses: list[float], after: Callable[[int], str]
 ) -> None:
     callee.behave = flapping(status(503, Retry_After=after(3)), send)
-    connect(callee, call_timeout=9).get("/things", Thing)
+    connect(callee).get("/things", Thing)
     assert pauses in ([2], [3])
 
 

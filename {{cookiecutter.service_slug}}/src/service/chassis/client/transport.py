@@ -74,13 +74,13 @@ class Answer(HTTPResponse):
     """An answer, after which no byte of it is left for the next one."""
 
     def begin(self) -> None:
-        """Read the head of the final answer; close behind one whose body may not be there."""
+        """Read the head of the final answer; close behind one that announces more than it has."""
         super().begin()
         while 101 < self.status < 200:
             self.headers = None  # type: ignore[assignment]  # as before the first head
             super().begin()
-        has_body = self.chunked or self.headers.get("Content-Length", "0") != "0"
-        if self.status == 101 or (self.status in (204, 304) and has_body):
+        announced = self.headers.get("Transfer-Encoding") or self.headers.get("Content-Length", "0")
+        if self.status == 101 or (self.length is not None and str(self.length) != announced):
             self.chunked = False
             self.will_close = True
 
