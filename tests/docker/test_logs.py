@@ -49,7 +49,7 @@ def make_app(settings=None, create_app=create_app):
 
     @app.get("/slow")
     def slow():
-        time.sleep(3)
+        time.sleep(9)
         return "slept"
 
     return app
@@ -220,7 +220,7 @@ def test_sigquit_shows_the_stacks_of_the_worker_and_changes_nothing(
         docker("kill", "--signal", "QUIT", container.id)
         eventually(partial(shown, container, dumps), "stacks")
     assert container.logs().count(" in slow\n") == 2
-    in_flight.join(20)
+    in_flight.join(30)
     assert answers == [(200, b"slept")]
     assert (container.python(PIDS), container.state["StartedAt"]) == (pids, started)
     assert status(port, "/readyz") == 200
