@@ -347,8 +347,6 @@ def test_one_trace_joins_the_request_its_event_the_handler_and_the_service_that_
             call,
             ("stock SERVER GET /v1/products/<sku>", *call),
         }
-        ends = {path[0].split(" ", 2)[2] for path in wanted}  # each is sent after its children
-        eventually(lambda: ends <= {span.name for span in collector.spans}, "all spans have come")
-        assert lines(collector, trace) >= wanted
+        eventually(lambda: wanted <= lines(collector, trace), f"one trace of {wanted}")
         assert metric(consume, "http_client_request_duration_seconds_count") == 1
     assert collector.faults == []

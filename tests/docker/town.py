@@ -52,10 +52,11 @@ class Town:
     def run(self, line: str, name: str = "") -> subprocess.CompletedProcess[str]:
         """Run a line as the README has it, in the platform's folder or a service's."""
         self.ran.add(line)
+        began = time.monotonic()
         own = re.sub(rf"\b({'|'.join(NAMES)})(?![\w-])", lambda m: self.names[m[1]], line)
         if "curl" in own:
             own = own.replace("8080", str(self.port))
-        return subprocess.run(
+        done = subprocess.run(
             own,
             shell=True,
             cwd=self.folder(name) if name else self.platform,
@@ -65,22 +66,19 @@ class Town:
             text=True,
             umask=0o077,
         )
+        last = done.stdout.splitlines()[-1:]
+        print(f"{name or self.platform.name}$ {line}  # {time.monotonic() - began:.1f} s", *last)
+        return done
 
     def does(self, line: str, name: str = "") -> str:
         """Run a line, which must succeed; return what it prints."""
-        began = time.monotonic()
         done = self.run(line, name)
-        seconds = time.monotonic() - began
-        print(f"{name or self.platform.name}$ {line}  # {seconds:.1f} s\n{done.stdout}")
         assert done.returncode == 0, done.stdout
         return done.stdout
 
     def refuses(self, line: str, name: str = "") -> str:
         """Run a line, which must be refused; return what was said, without make's own lines."""
-        began = time.monotonic()
         done = self.run(line, name)
-        seconds = time.monotonic() - began
-        print(f"{name or self.platform.name}$ {line}  # {seconds:.1f} s\n{done.stdout}")
         assert done.returncode != 0, done.stdout
         lines = done.stdout.splitlines()
         return "\n".join(said for said in lines if not re.match(r"make(\[\d+\])?: ", said))

@@ -4,6 +4,7 @@ import json
 import logging
 import signal
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import aio_pika
@@ -37,6 +38,7 @@ from service.chassis.server.settings import ServerSettings
 pytestmark = [only_broker, pytest.mark.usefixtures("connection")]
 
 WAIT = 60.0  # seconds
+WORKS_AGAIN = "the consumer works again"
 UNWANTED_QUEUE = f"{topology.QUEUE}.unwanted"
 
 
@@ -282,15 +284,14 @@ def test_a_queue_that_is_deleted_is_made_again(lab: Lab) -> None:
     consumer = lab.start("consume")
     lab.start("relay")
     effects: list[tuple[str, int]] = []
-    for number in (1, 2):
-        on_channel(delete_queues)
+    for number, name in enumerate((topology.QUEUE, topology.DEAD_QUEUE), 1):
+        on_channel(lambda channel, name=name: channel.queue_delete(name))
         lab.publish(number)
         effects.append(("a", number))
         lab.wait_effects(effects)
-    wait_until(lambda: reasons(consumer).count("the consumer works again") == 2, WAIT)
+        wait_until(lambda n=number: reasons(consumer).count(WORKS_AGAIN) >= n, WAIT)
     told = [one.partition(":")[0] for one in reasons(consumer) if one.startswith("the ")]
-    again = ["the consumer cannot work", "the consumer works again"]
-    assert told == ["the consumer works", *again, *again]
+    assert all(one != another for one, another in pairwise(told))
     assert consumer.get("/readyz")[0] == 200
 
 
