@@ -50,9 +50,9 @@ ODD_TEXTS = {
 }
 # At most so many files, and lines of Python under src/ that are not blank.
 SIZE_LIMITS = {
-    "nothing": ({}, 112, 3285),
-    "a database": ({"database": "postgresql"}, 147, 4192),
-    "events": ({"database": "postgresql", "messaging": "rabbitmq"}, 182, 5600),
+    "nothing": ({}, 115, 3313),
+    "a database": ({"database": "postgresql"}, 150, 4219),
+    "events": ({"database": "postgresql", "messaging": "rabbitmq"}, 185, 5627),
 }
 OWNERS_LINE_LIMIT = 260  # in the default service, of what its owner edits
 RUFF = (sys.executable, "-m", "ruff")

@@ -43,12 +43,12 @@ from service.chassis import lifecycle
 from service.chassis.http import middleware
 from service.chassis.http import problems
 from service.chassis.http.access import GETTER, Access
+from service.chassis.http.admission import Admission
 from service.chassis.http.application import Application
 from service.chassis.http.application import DirectResponse
+from service.chassis.http.bodies import Body
+from service.chassis.http.bodies import BodyTimeout
 from service.chassis.http.middleware import MAX_COLLECTED
-from service.chassis.http.middleware import Admission
-from service.chassis.http.middleware import Body
-from service.chassis.http.middleware import BodyTimeout
 from service.chassis.http.middleware import Containment
 from service.chassis.http.middleware import hide_process_environment
 from service.chassis.http.probes import Probes
@@ -647,7 +647,7 @@ def test_a_body_is_read_in_small_pieces_until_its_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("service.chassis.http.middleware.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("service.chassis.http.bodies.time.monotonic", lambda: now[0])
     asked: list[int] = []
 
     class Stream(io.BytesIO):
@@ -665,7 +665,7 @@ def test_a_body_is_read_in_small_pieces_until_its_deadline(
 
 def test_a_piece_that_comes_after_the_deadline_is_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("service.chassis.http.middleware.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("service.chassis.http.bodies.time.monotonic", lambda: now[0])
 
     class Stream(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:

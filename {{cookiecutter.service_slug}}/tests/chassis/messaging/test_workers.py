@@ -3,7 +3,8 @@
 import json
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -40,6 +41,7 @@ pytestmark = [only_broker, pytest.mark.usefixtures("connection")]
 WAIT = 60.0  # seconds
 WORKS_AGAIN = "the consumer works again"
 UNWANTED_QUEUE = f"{topology.QUEUE}.unwanted"
+QUEUES = (topology.QUEUE, topology.DEAD_QUEUE, UNWANTED_QUEUE)
 
 
 class Lab(NamedTuple):
@@ -64,8 +66,8 @@ class Lab(NamedTuple):
         wait_until(lambda: sorted(self.effects()) == sorted(expected), WAIT)
 
 
-async def delete_queues(channel: AbstractChannel) -> None:
-    for name in (topology.QUEUE, topology.DEAD_QUEUE, UNWANTED_QUEUE):
+async def delete_queues(channel: AbstractChannel, names: Iterable[str] = QUEUES) -> None:
+    for name in names:
         await channel.queue_delete(name)
 
 
@@ -285,11 +287,11 @@ def test_a_queue_that_is_deleted_is_made_again(lab: Lab) -> None:
     lab.start("relay")
     effects: list[tuple[str, int]] = []
     for number, name in enumerate((topology.QUEUE, topology.DEAD_QUEUE), 1):
-        on_channel(lambda channel, name=name: channel.queue_delete(name))
+        on_channel(partial(delete_queues, names=[name]))
         lab.publish(number)
         effects.append(("a", number))
         lab.wait_effects(effects)
-        wait_until(lambda n=number: reasons(consumer).count(WORKS_AGAIN) >= n, WAIT)
+        wait_until(lambda: reasons(consumer).count(WORKS_AGAIN) >= len(effects), WAIT)
     told = [one.partition(":")[0] for one in reasons(consumer) if one.startswith("the ")]
     assert all(one != another for one, another in pairwise(told))
     assert consumer.get("/readyz")[0] == 200

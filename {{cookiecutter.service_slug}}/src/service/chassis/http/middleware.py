@@ -1,36 +1,25 @@
-"""What lies around the application: who is admitted, how large a body may be, what gets out."""
+"""What lies around the application, in its order, and what it lets out."""
 
-import io
 import logging
 import os
-import threading
-import time
-from collections import deque
 from collections.abc import Iterable
 from typing import Any
-from wsgiref.types import InputStream, StartResponse, WSGIApplication, WSGIEnvironment
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from prometheus_client import CollectorRegistry
-from werkzeug import Request
 from werkzeug import exceptions
 
-from service.chassis.deadline import time_left
 from service.chassis.http import problems
-from service.chassis.http.access import BODY, ROUTE, Access, Headers, Stream
+from service.chassis.http.access import ROUTE, Access, Headers
+from service.chassis.http.admission import Admission
 from service.chassis.http.application import Application
+from service.chassis.http.bodies import BodyTimeout
 from service.chassis.http.cors import allow_origins
 from service.chassis.http.probes import Probes
-from service.chassis.http.uploads import MULTIPART
-from service.chassis.http.validation import is_json
 from service.chassis.server.settings import ServerSettings
-from service.chassis.telemetry import metrics
 
 log = logging.getLogger("service")
 
-# Bytes: the server's read() waits for all that it is asked for, and a body may be slow.
-CHUNK_SIZE = 1024
 MAX_COLLECTED = 1_048_576  # bytes of an answer; a longer one is streamed, for readers that are slow
-RETRY_AFTER = 1  # seconds
 
 
 def hide_process_environment(app: WSGIApplication) -> WSGIApplication:
@@ -59,86 +48,6 @@ def refuse_leading_slashes(app: WSGIApplication) -> WSGIApplication:
         return app(environ, start_response)
 
     return refuse
-
-
-class Admission:
-    """Admits a number of requests at once; a number of others waits, and the rest gets 503.
-
-    Nothing of a request is read before it is admitted.
-    """
-
-    def __init__(
-        self, app: WSGIApplication, settings: ServerSettings, registry: CollectorRegistry | None
-    ) -> None:
-        self._app = app
-        self._settings = settings
-        self._slots = deque(range(settings.concurrency))
-        self._waiting: deque[threading.Event] = deque()
-        self._lock = threading.Lock()  # of those that wait
-        limit = settings.concurrency
-        active = "http_server_active_requests"
-        waiting = "http_server_waiting_requests"
-        ratio = "http_server_saturation_ratio"
-        metrics.show(active, "Requests being handled.", registry, lambda: limit - len(self._slots))
-        metrics.show(f"{active}_limit", "Requests handled at once.", registry, lambda: limit)
-        metrics.show(waiting, "Requests in the queue.", registry, lambda: len(self._waiting))
-        metrics.show(ratio, "Active and waiting over the limit.", registry, self._saturation)
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if not self._enter():
-            refusal = exceptions.ServiceUnavailable(retry_after=RETRY_AFTER)
-            return problems.respond(refusal, environ, start_response)
-        try:
-            if time_left() <= 0:  # nobody would read the answer
-                overdue = exceptions.GatewayTimeout()
-                body = problems.respond(overdue, environ, start_response)
-            else:
-                body = self._app(environ, start_response)
-        except BaseException:
-            self._leave()
-            raise
-        if type(body) is list:
-            self._leave()
-            return body
-        return Stream(body, self._leave)  # active until it ends
-
-    def _saturation(self) -> float:
-        return 1 + (len(self._waiting) - len(self._slots)) / self._settings.concurrency
-
-    def _enter(self) -> bool:
-        """Take a slot, by turns; return False where the queue is full or none comes in time."""
-        if not self._waiting:  # nobody overtakes
-            try:
-                self._slots.pop()
-                return True
-            except IndexError:
-                pass
-        turn = threading.Event()
-        with self._lock:
-            if len(self._waiting) >= self._settings.max_queue:
-                return False
-            self._waiting.append(turn)
-        self._call_waiting()  # a slot may have come free since
-        if not turn.wait(self._settings.queue_timeout):
-            with self._lock:
-                if not turn.is_set():
-                    self._waiting.remove(turn)
-        return turn.is_set()
-
-    def _leave(self, *_error: object) -> None:
-        self._slots.append(0)
-        if self._waiting:
-            self._call_waiting()
-
-    def _call_waiting(self) -> None:
-        """Give free slots to those that wait longest."""
-        with self._lock:
-            while self._waiting:
-                try:
-                    self._slots.pop()
-                except IndexError:
-                    return
-                self._waiting.popleft().set()
 
 
 class Containment:
@@ -186,75 +95,6 @@ class Containment:
         app = self._application
         given = app.config["PROPAGATE_EXCEPTIONS"]
         return app.testing or app.debug if given is None else bool(given)
-
-
-class BodyTimeout:
-    """Gives a request's body a time in which it must arrive, and a chunked one its length."""
-
-    def __init__(self, app: WSGIApplication, timeout: float, max_size: int) -> None:
-        self._app = app
-        self._timeout = timeout
-        self._max_size = max_size
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        # It says that the server ends a body; without it Werkzeug notices one that is cut short.
-        environ.pop("wsgi.input_terminated", None)
-        is_chunked = environ.pop("HTTP_TRANSFER_ENCODING", None) is not None
-        length = environ.get("CONTENT_LENGTH")
-        if is_chunked or length:
-            deadline = time.monotonic() + self._timeout
-            body = Body(environ["wsgi.input"], deadline, int(length) if length else None)
-            environ[BODY] = body
-            environ["wsgi.input"] = io.BufferedReader(body)
-        if is_chunked:
-            try:
-                self._read_chunked(environ)
-            except exceptions.HTTPException as refusal:
-                return problems.respond(refusal, environ, start_response)
-        return self._app(environ, start_response)
-
-    def _read_chunked(self, environ: WSGIEnvironment) -> None:
-        media_type = Request(environ, populate_request=False).mimetype
-        if media_type == MULTIPART:  # Werkzeug reads a file in pieces, up to its end
-            environ["wsgi.input_terminated"] = True
-            return
-        # The server does not tell where it was cut; then JSON, unless it is a number, is malformed.
-        if not is_json(media_type):
-            message = "A chunked body must be JSON or multipart; send Content-Length."
-            raise exceptions.LengthRequired(message)
-        data = environ["wsgi.input"].read(self._max_size + 1)
-        if len(data) > self._max_size:
-            raise exceptions.RequestEntityTooLarge
-        environ["wsgi.input"] = io.BytesIO(data)
-        environ["CONTENT_LENGTH"] = str(len(data))
-
-
-class Body(io.RawIOBase):
-    """A body that must arrive before a deadline of `time.monotonic`.
-
-    `left` are the bytes to read, None for a chunked one.
-    """
-
-    def __init__(self, stream: InputStream, deadline: float, left: int | None = None) -> None:
-        self._stream = stream
-        self._deadline = deadline
-        self._left = left
-        self.has_ended = left == 0
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Read one chunk; raise RequestTimeout where it came after the deadline."""
-        chunk = self._stream.read(min(len(buffer), CHUNK_SIZE))
-        if time.monotonic() > self._deadline:
-            raise exceptions.RequestTimeout("The request's body took too long.")
-        buffer[: len(chunk)] = chunk
-        if self._left is not None:
-            self._left -= len(chunk)
-        self.has_ended = not chunk or self._left == 0
-        return len(chunk)
 
 
 def _refuse_write(_data: bytes) -> None:

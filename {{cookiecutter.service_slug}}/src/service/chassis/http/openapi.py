@@ -17,7 +17,8 @@ from service.chassis.http import uploads
 from service.chassis.http.application import Application
 from service.chassis.http.problems import MEDIA_TYPE, Problem, ProblemType
 from service.chassis.http.routes import VARIABLE, TypedView
-from service.chassis.http.validation import Json, header_name
+from service.chassis.http.strict import Json
+from service.chassis.http.validation import header_name
 from service.chassis.project import PROJECT
 
 Schemas = dict[Any, Json]  # by ((endpoint, "body", "form", "query", "headers" or "return"), mode)

@@ -2,109 +2,30 @@
 
 import re
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import orjson
 from flask import request
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError, SchemaValidator, from_json
+from pydantic_core import ErrorDetails, SchemaValidator, from_json
 from pydantic_core.core_schema import CoreConfig
-from pydantic_core.core_schema import no_info_after_validator_function
-from pydantic_core.core_schema import no_info_before_validator_function
 from werkzeug.exceptions import BadRequest, UnprocessableEntity, UnsupportedMediaType
 
 from service.chassis.http import uploads
+from service.chassis.http.strict import Json
+from service.chassis.http.strict import failing_fast
+from service.chassis.http.strict import strict
 
 MAX_ERRORS = 100  # more are not listed: the answer would be many times the size of the body
 SCALAR = re.compile(r"-?(0|[1-9]\d{0,99})(\.\d{1,99})?([eE][+-]?\d{1,3})?|true|false", re.ASCII)
 SCALARS = {"boolean", "integer", "number"}
 MAX_DETAILED = 4096  # bytes; of a larger body's lists only the first error is noted: 1 KB for each
-NO_NUL = r"^[^\x00]*$"
 MAX_DEPTH = 32  # of JSON: errors in nested unions take memory by the square of the depth
 TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
-LISTS = ("dict", "frozenset", "list", "set", "tuple")
 
 Detail = dict[str, str]
 Reader = Callable[[], Any]
-Json = dict[str, Any]
 Kinds = dict[str, set[str]]
-
-
-def _iso_form(read: Callable[[str], Any], pattern: str, example: str) -> Callable[[Any], Any]:
-    """Make a reader of text of one form of ISO 8601; pydantic takes numbers too, since 1970."""
-    matches = re.compile(pattern, re.ASCII).fullmatch
-
-    def read_text(value: Any) -> Any:
-        if not isinstance(value, str | int | float):
-            return value
-        text = str(value).upper()
-        with suppress(ValueError, OverflowError):
-            if matches(text):
-                return read(text)
-        message = "Input should be ISO 8601, such as {example}"
-        raise PydanticCustomError("iso_form", message, {"example": example})
-
-    return read_text
-
-
-def _read_datetime(text: str) -> datetime:
-    value = datetime.fromisoformat(text)
-    if value.tzinfo:
-        value.astimezone(UTC)  # which fails where the years of UTC end
-    return value
-
-
-def _refuse_nul(text: str) -> str:
-    if "\0" in text:
-        raise PydanticCustomError("nul", "String should not have U+0000")
-    return text
-
-
-DAY = r"\d{4}-\d\d-\d\d"
-CLOCK = r"\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?"
-DURATION = TypeAdapter(timedelta).validator.validate_python
-ISO_FORMS = {
-    "date": _iso_form(date.fromisoformat, DAY, "2026-01-31"),
-    "datetime": _iso_form(_read_datetime, f"{DAY}T{CLOCK}", "2026-01-31T12:00:00Z"),
-    "time": _iso_form(time.fromisoformat, CLOCK, "12:00:00"),
-    "timedelta": _iso_form(DURATION, r"-?P[\dYMWDTHS.]+", "PT1H30M"),
-}
-
-
-def _copy(node: Any, change: Callable[[Json], Any]) -> Any:
-    """Copy a core schema; `change` returns what stands for a part, whose own parts are changed."""
-    if isinstance(node, list | tuple):
-        return type(node)(_copy(part, change) for part in node)
-    if not isinstance(node, dict):
-        return node
-    is_default = node.get("type") == "default"
-    values = ("metadata", "default") if is_default else ("metadata",)  # which hold no schemas
-    parts = {key: part if key in values else _copy(part, change) for key, part in node.items()}
-    return change(parts)
-
-
-def _strict(schema: Json) -> Any:
-    """Take strings without U+0000, dates and times in ISO 8601 and with a zone."""
-    kind = str(schema.get("type"))  # of a schema; of a model's fields it is one
-    if kind == "str" and schema.get("pattern", NO_NUL) == NO_NUL:
-        return schema | {"pattern": NO_NUL}
-    if kind == "str":
-        return no_info_after_validator_function(_refuse_nul, schema)
-    if kind == "function-after" and schema["function"]["function"] is _refuse_nul:
-        return schema["schema"]
-    if kind == "datetime":
-        schema = {"tz_constraint": "aware"} | schema
-    if kind == "function-before" and schema["function"]["function"] in ISO_FORMS.values():
-        return schema["schema"]  # of a model within this one: it has the form twice
-    form = ISO_FORMS.get(kind)
-    return no_info_before_validator_function(form, schema) if form else schema
-
-
-def _failing_fast(schema: Json) -> Json:
-    """Let lists end at their first error."""
-    return schema | {"fail_fast": True} if schema.get("type") in LISTS else schema
 
 
 class Model(BaseModel):
@@ -124,7 +45,7 @@ class Model(BaseModel):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
-        return _copy(handler(source), _strict)
+        return strict(handler(source))
 
 
 class Invalid(UnprocessableEntity):
@@ -147,10 +68,10 @@ def is_json(media_type: str) -> bool:
 
 def body_reader(hint: Any) -> Reader:
     """Make a function that reads the JSON body as `hint`; it raises 400, 413, 415 or 422."""
-    schema = _copy(TypeAdapter(hint).core_schema, _strict)  # a list may hold what is no Model
+    schema = strict(TypeAdapter(hint).core_schema)  # a list may hold what is no Model
     config = CoreConfig(allow_inf_nan=False)
     detailed = SchemaValidator(schema, config, _use_prebuilt=False)
-    brief = SchemaValidator(_copy(schema, _failing_fast), config, _use_prebuilt=False)
+    brief = SchemaValidator(failing_fast(schema), config, _use_prebuilt=False)
 
     def read() -> Any:
         if not is_json(request.mimetype):
