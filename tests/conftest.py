@@ -41,6 +41,10 @@ def fit(answers: Mapping[str, str]) -> bool:
     return all(answers.get(other, needed) == needed for other, needed in wanted.items())
 
 
+# What `make test` was told is not for what the tests run by make.
+for _name in ("ARGS", "MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"):
+    os.environ.pop(_name, None)
+
 # A shell ignores SIGINT for its background jobs, and what the tests start would ignore Ctrl-C too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -19,8 +19,6 @@ from tests.docker.containers import docker
 NAMES = ("orders", "invoices", "shipping")
 DATABASES = {"orders": "postgresql"}
 LABEL = "com.docker.compose"
-# Without what `make test` tells a make below it, which would print the folders that it enters.
-OUTER = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
 IDENTITY = {
     f"GIT_{who}_{what}": value
     for who in ("AUTHOR", "COMMITTER")
@@ -60,7 +58,7 @@ class Town:
             own,
             shell=True,
             cwd=self.folder(name) if name else self.platform,
-            env={**OUTER, **IDENTITY, "PORT": "0", "LOG_LEVEL": "ERROR"},
+            env={**os.environ, **IDENTITY, "PORT": "0", "LOG_LEVEL": "ERROR"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -294,7 +294,7 @@ def test_a_queue_that_is_deleted_is_made_again(lab: Lab) -> None:
         wait_until(lambda: reasons(consumer).count(WORKS_AGAIN) >= len(effects), WAIT)
     told = [one.partition(":")[0] for one in reasons(consumer) if one.startswith("the ")]
     assert all(one != another for one, another in pairwise(told))
-    assert consumer.get("/readyz")[0] == 200
+    consumer.wait_ready(WAIT)
 
 
 def test_a_queue_with_other_arguments_is_told_and_waited_for(lab: Lab) -> None:
