@@ -17,6 +17,7 @@ from fleet.configuration import Configuration
 from fleet.configuration import Reader
 from fleet.configuration import check_files
 from fleet.configuration import kept_folder
+from fleet.configuration import one_for_each_value
 from fleet.configuration import remedy
 from fleet.configuration import unknown
 from fleet.project import Project
@@ -85,6 +86,11 @@ def test_an_unknown_name_gets_a_hint_where_one_is_near() -> None:
         "config/orders.env: log_levl: no such; is it LOG_LEVEL?",
         "config/orders.env: XYZ: no such",
     ]
+
+
+def test_a_value_that_a_service_and_the_gateway_refuse_is_one_line() -> None:
+    said = ["c.env: A: no address", "c.env: A: write http://x", "c.env: B: x", "no colon", "d: A"]
+    assert one_for_each_value(said) == [said[0], *said[2:]]
 
 
 DEFAULTS = dict.fromkeys(("LOG_LEVEL", "LIMIT", "KEY", "PORT", "URL"), "")

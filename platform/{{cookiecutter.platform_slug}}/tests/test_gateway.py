@@ -5,7 +5,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -124,17 +123,28 @@ def test_a_service_is_one_cluster_whatever_its_routes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "port", "is_secure"),
-    [("http://c:4318", 4318, False), ("https://c", 443, True), ("http://c/base/", 80, False)],
+    ("line", "port", "is_secure", "uri"),
+    [
+        ("ENDPOINT=http://c:4318", 4318, False, "http://c:4318/v1/traces"),
+        ("ENDPOINT=https://c", 443, True, "https://c/v1/traces"),
+        ("ENDPOINT=http://c/base/", 80, False, "http://c/base/v1/traces"),
+        ("TRACES_ENDPOINT=http://c:1/x\nENDPOINT=http://d", 1, False, "http://c:1/x"),
+        ("TRACES_ENDPOINT=\nENDPOINT=http://d", 80, False, "http://d/v1/traces"),
+    ],
 )
-def test_spans_go_to_the_collector(url: str, port: int, is_secure: bool) -> None:
-    settings = replace(SETTINGS, collector=urlsplit(url))
-    (made,) = clusters([], {}, settings)
+def test_spans_go_to_the_collector(
+    tmp_path: Path, line: str, port: int, is_secure: bool, uri: str
+) -> None:
+    project = gateway_files(tmp_path)
+    lines = [f"OTEL_EXPORTER_OTLP_{one}\n" for one in line.splitlines()]
+    (tmp_path / CONFIG).write_text("".join(lines), "utf-8")
+    collector = read_settings(project).collector
+    (made,) = clusters([], {}, replace(SETTINGS, collector=collector))
     assert f"'port_value': {port}" in str(made)
     assert ("transport_socket" in made) is is_secure
-    (manager,) = managers(entry(collector=urlsplit(url)))
+    (manager,) = managers(entry(collector=collector))
     target = manager["tracing"]["provider"]["typed_config"]["http_service"]["http_uri"]
-    assert (target["uri"], target["cluster"]) == (f"{url.rstrip('/')}/v1/traces", made["name"])
+    assert (target["uri"], target["cluster"]) == (uri, made["name"])
 
 
 def test_only_the_chain_of_named_proxies_believes_them() -> None:
@@ -200,6 +210,7 @@ def test_a_bad_setting_is_one_line(tmp_path: Path, old: str, new: str, told: str
         ("OTEL_EXPORTER_OTLP_ENDPOINT=collector:4318", "write an address such as"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT=http://u:p@collector", "write an address such as"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:x", "write an address such as"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=collector", "TRACES_ENDPOINT: write an address"),
         ("OTEL_TRACES_SAMPLER=traceidratio\nOTEL_TRACES_SAMPLER_ARG=2", "a number from 0 to 1"),
         ("OTEL_TRACES_SAMPLER=traceidratio\nOTEL_TRACES_SAMPLER_ARG=x", "a number from 0 to 1"),
         ("LOG LEVEL=x", "write NAME=value"),

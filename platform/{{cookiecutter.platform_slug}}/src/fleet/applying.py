@@ -7,6 +7,7 @@ from fleet import envoy
 from fleet.configuration import Configuration
 from fleet.configuration import check_files
 from fleet.configuration import check_services
+from fleet.configuration import one_for_each_value
 from fleet.containers import replicas
 from fleet.engine import attempt
 from fleet.project import Project
@@ -47,7 +48,7 @@ def _check(
         configurations = check_services(project, services, images, are_all=True)
     with noted(faults):
         prepared = envoy.prepare(project)
-    refuse(faults)
+    refuse(one_for_each_value(faults))
     return configurations, prepared
 
 

@@ -158,6 +158,15 @@ def unknown(file: str, values: Iterable[str], known: Iterable[str], reason: str)
     return found
 
 
+def one_for_each_value(faults: Iterable[str]) -> list[str]:
+    """Return the first fault of each file and name, which several readers may refuse."""
+    first: dict[str, str] = {}
+    for fault in faults:
+        file, name, _ = f"{fault}: : ".split(": ", 2)
+        first.setdefault(f"{file}: {name}", fault)
+    return list(first.values())
+
+
 def check_files(project: Project, services: Iterable[Service]) -> None:
     """Refuse files of config/ that belong to no service."""
     slugs = [f"{service.slug}.env" for service in services]

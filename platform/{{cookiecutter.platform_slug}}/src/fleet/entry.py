@@ -106,8 +106,8 @@ def _problem(status: int, title: str, model: Resource) -> Resource:
 
 def _tracing(settings: Settings, gateway: str) -> Resource:
     """Return the tracer, which also without a collector gives every request its trace id."""
-    address = settings.collector.geturl().rstrip("/") if settings.collector else "http://nowhere"
-    target = {"uri": f"{address}/v1/traces", "cluster": COLLECTOR, "timeout": "10s"}
+    address = settings.collector.geturl() if settings.collector else "http://nowhere/"
+    target = {"uri": address, "cluster": COLLECTOR, "timeout": "10s"}
     tracer = {
         "@type": f"{TYPES}.config.trace.v3.OpenTelemetryConfig",
         "service_name": gateway,

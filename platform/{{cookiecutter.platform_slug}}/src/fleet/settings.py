@@ -15,6 +15,7 @@ from fleet.project import refuse
 from fleet.routes import LARGEST_BODY
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"  # it comes first, and is a whole address
 SAMPLER = "OTEL_TRACES_SAMPLER"
 RATIO = "OTEL_TRACES_SAMPLER_ARG"
 PARENT = "parentbased_"
@@ -31,7 +32,7 @@ class Settings:
     burst: int
     max_request_bytes: int
     request_timeout: int  # seconds
-    collector: SplitResult | None
+    collector: SplitResult | None  # the address to which spans are sent
     sampled_percent: float
     follows_caller: bool  # whether the caller's decision about a trace comes first
     has_certificate: bool
@@ -79,15 +80,18 @@ def _about_traces(project: Project) -> tuple[str, Mapping[str, str]]:
 
 
 def _collector(variables: Mapping[str, str], name: str) -> SplitResult | None:
-    """Return the collector's address, if there is one."""
-    endpoint = variables.get(ENDPOINT, "")
+    """Return the address to which spans are sent, if there is one."""
+    setting = TRACES_ENDPOINT if variables.get(TRACES_ENDPOINT) else ENDPOINT
+    endpoint = variables.get(setting, "")
     address = urlsplit(endpoint)
     try:
         is_good = address.scheme in ("http", "https") and address.hostname and address.port != 0
     except ValueError:  # its port is no number
         is_good = False
     if endpoint and (not is_good or address.username is not None):
-        raise Refusal(f"{name}: {ENDPOINT}: write an address such as http://collector:4318")
+        raise Refusal(f"{name}: {setting}: write an address such as http://collector:4318")
+    if setting == ENDPOINT:
+        address = address._replace(path=f"{address.path.rstrip('/')}/v1/traces")
     return address if endpoint else None
 
 
