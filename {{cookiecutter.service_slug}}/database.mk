@@ -48,7 +48,7 @@ test-previous: .venv/dev ## Run the tests of the last release (its tag) on the n
 
 test-postgres: .venv/dev ## Run the tests on a real PostgreSQL (needs Docker)
 	@trap 'docker rm --force --volumes $(NAME)-test >/dev/null' EXIT INT TERM; \
-	docker run --detach --name $(NAME)-test --env POSTGRES_HOST_AUTH_METHOD=trust --publish 127.0.0.1::5432 $(POSTGRES) >/dev/null && \
+	docker run --detach --name $(NAME)-test --env POSTGRES_HOST_AUTH_METHOD=trust --publish 127.0.0.1::5432 $(POSTGRES) -c fsync=off >/dev/null && \
 	until docker exec $(NAME)-test pg_isready --quiet --host=127.0.0.1; do sleep 1; done && \
 	address=$$(docker port $(NAME)-test 5432) && \
 	export TEST_DATABASE_URL=postgresql://postgres:unused@$$address/postgres && \

@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.docker.containers import Bake
 from tests.docker.containers import docker
+from tests.docker.containers import without_fsync
 
 
 class Project:
@@ -111,7 +112,7 @@ class Project:
 def copied(bake: Bake, folder: Path, **answers: str) -> Path:
     """Return a copy in `folder` of a service with these answers and a name of its own."""
     slug = f"deployed-{uuid.uuid4().hex[:8]}"
-    return Path(shutil.copytree(bake(service_slug=slug, **answers), folder / slug))
+    return without_fsync(shutil.copytree(bake(service_slug=slug, **answers), folder / slug))
 
 
 @contextmanager

@@ -6,10 +6,12 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import ExitStack
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.docker.containers import NO_FSYNC
 from tests.docker.containers import docker
 from tests.docker.containers import eventually
 from tests.docker.containers import status
@@ -29,11 +31,15 @@ def free_port() -> int:
 class Server:
     """A container with one port of 127.0.0.1, which it has again after a restart."""
 
-    def __init__(self, image: str, inner_port: int, *options: str) -> None:
+    def __init__(
+        self, image: str, inner_port: int, *options: str, arguments: Sequence[str] = ()
+    ) -> None:
         self.port = free_port()
         publish = f"--publish=127.0.0.1:{self.port}:{inner_port}"
         name = f"server-{uuid.uuid4().hex[:8]}"  # a broker's data belong to its host's name
-        self.id = docker("run", "--detach", f"--hostname={name}", publish, *options, image)
+        self.id = docker(
+            "run", "--detach", f"--hostname={name}", publish, *options, image, *arguments
+        )
 
     def run(self, *command: str, stdin: str | None = None) -> str:
         """Run a command in the container; return what it prints."""
@@ -139,6 +145,11 @@ class Servers:
         eventually(self.answer, "broker and database answer", 120)
 
 
+def database_server() -> Server:
+    """Start PostgreSQL, which lets everyone in."""
+    return Server(DATABASE, 5432, "--env=POSTGRES_HOST_AUTH_METHOD=trust", arguments=NO_FSYNC)
+
+
 @contextmanager
 def servers() -> Iterator[Servers]:
     """Start a broker and a database server; in the end remove them."""
@@ -146,7 +157,7 @@ def servers() -> Iterator[Servers]:
     with ExitStack() as stack:
         broker = Server(BROKER, 5672, MEMORY, *user)
         stack.callback(broker.remove)
-        database = Server(DATABASE, 5432, "--env=POSTGRES_HOST_AUTH_METHOD=trust")
+        database = database_server()
         stack.callback(database.remove)
         made = Servers(broker, database)
         made.wait()

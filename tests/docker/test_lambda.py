@@ -31,8 +31,7 @@ from tests.docker.containers import docker
 from tests.docker.containers import eventually
 from tests.docker.load import Answer
 from tests.docker.load import Client
-from tests.docker.servers import DATABASE
-from tests.docker.servers import Server
+from tests.docker.servers import database_server
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -347,7 +346,7 @@ def test_a_function_has_one_connection_to_its_database(
     bake: Bake, start: Start, tmp_path: Path
 ) -> None:
     with contextlib.ExitStack() as stack:
-        server = Server(DATABASE, 5432, "--env=POSTGRES_HOST_AUTH_METHOD=trust")
+        server = database_server()
         stack.callback(server.remove)
         image, function_image = stack.enter_context(built(bake(database="postgresql"), tmp_path))
         networks = json.loads(docker("inspect", server.id))[0]["NetworkSettings"]["Networks"]

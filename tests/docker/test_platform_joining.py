@@ -17,6 +17,7 @@ from tests.docker.containers import docker
 from tests.docker.containers import eventually
 from tests.docker.containers import fetch
 from tests.docker.containers import status
+from tests.docker.containers import without_fsync
 from tests.docker.town import Town
 from tests.docker.town import town
 
@@ -183,7 +184,7 @@ def events(made: Town, bake: Bake) -> dict[str, str]:
     for name in ("sales", "stock"):
         slug = made.names[name] = f"{name}-{made.suffix}"
         baked = bake(service_slug=slug, database="postgresql", messaging="rabbitmq")
-        commit(Path(shutil.copytree(baked, made.folder(name))))
+        commit(without_fsync(shutil.copytree(baked, made.folder(name))))
     return made.names
 
 

@@ -19,6 +19,7 @@ import pytest
 from tests import saga
 from tests.conftest import Bake
 from tests.conftest import make_passes
+from tests.docker.containers import NO_FSYNC
 from tests.docker.containers import ask
 from tests.docker.containers import docker
 from tests.docker.containers import eventually
@@ -260,7 +261,7 @@ def shop(
     with ExitStack() as stack:
         enter = stack.enter_context
         broker = enter(container("--publish=127.0.0.1::5672", *rabbit, "rabbitmq:4"))
-        database = enter(container("--publish=127.0.0.1::5432", postgres, "postgres:18"))
+        database = enter(container("--publish=127.0.0.1::5432", postgres, "postgres:18", *NO_FSYNC))
         services = saga.follow(bake, service_python, tmp_path_factory.mktemp("saga"))
         made = Saga(services, database, broker)
         ready = ("exec", database, "pg_isready", "--quiet", "--host=127.0.0.1")

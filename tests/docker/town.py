@@ -15,6 +15,7 @@ from typing import Any
 from tests.conftest import commit
 from tests.docker.containers import Bake
 from tests.docker.containers import docker
+from tests.docker.containers import without_fsync
 
 NAMES = ("orders", "invoices", "shipping")
 DATABASES = {"orders": "postgresql"}
@@ -37,8 +38,8 @@ class Town:
         shutil.copytree(bake_platform(platform_slug=self.platform.name), self.platform)
         for name, slug in self.names.items():
             database = DATABASES.get(name, "none")
-            shutil.copytree(bake(service_slug=slug, database=database), folder / slug)
-            commit(folder / slug)
+            baked = bake(service_slug=slug, database=database)
+            commit(without_fsync(shutil.copytree(baked, folder / slug)))
         _link_environment(self.platform, python)
         commit(self.platform)
         self.ran: set[str] = set()
