@@ -100,6 +100,10 @@ class Container:
         """Run code by the image's interpreter inside the container and return what it prints."""
         return docker("exec", self.id, "python", "-c", code)
 
+    def kill_worker(self) -> None:
+        """End all its processes but the first, which may end the container before this returns."""
+        told(("docker", "exec", self.id, "python", "-c", KILL_WORKER))
+
     def remove(self) -> None:
         """End it at once; the end of its log goes to the test's captured output."""
         print(self.logs(last=20))
@@ -112,9 +116,10 @@ def ask(
     method: str = "GET",
     body: str | None = None,
     headers: Mapping[str, str] | None = None,
+    timeout: float = 30,
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
     """Return status, headers and body of one request on a connection of its own."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request(method, path, body, headers or {})
         reply = connection.getresponse()

@@ -78,7 +78,7 @@ class Client:
 
 def at_once(port: int, ask: Callable[[Client, int], Answer], count: int) -> list[Answer]:
     """Let `count` clients, each with a connection of its own, ask once at the same instant."""
-    start = threading.Barrier(count)
+    start = threading.Barrier(count, timeout=60)
 
     def take_part(number: int) -> Answer:
         with contextlib.closing(Client(port)) as client:
@@ -153,7 +153,7 @@ class KeepAliveLoad:
         self._leave.set()
 
     def _ask(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=40)
         while not self._leave.is_set():
             started = time.monotonic()
             try:

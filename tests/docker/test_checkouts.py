@@ -58,7 +58,7 @@ def project(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pr
 def test_a_private_checkout_with_line_endings_of_windows_serves_its_database(
     project: Project,
 ) -> None:
-    assert status(project.port(), "/v1/orders") == 200
+    eventually(lambda: status(project.port(), "/v1/orders") == 200, "orders are listed")
 
 
 def test_a_database_without_its_roles_is_not_healthy(project: Project) -> None:

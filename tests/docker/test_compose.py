@@ -12,6 +12,7 @@ from tests.docker.containers import Bake
 from tests.docker.containers import docker
 from tests.docker.containers import eventually
 from tests.docker.containers import status
+from tests.docker.containers import told
 from tests.docker.project import Project
 from tests.docker.project import deployed
 
@@ -93,7 +94,7 @@ def test_compose_stops_it_without_a_kill(project: Project) -> None:
 
 def test_a_crash_is_followed_by_a_restart(project: Project) -> None:
     project.make("up")
-    project.compose("exec", "-T", project.service.name, "python", "-c", KILL_WORKER)
+    told(("docker", "exec", project.container()["Id"], "python", "-c", KILL_WORKER))
     eventually(lambda: project.container()["RestartCount"] > 0, "restarted")
 
 
@@ -137,4 +138,4 @@ def test_a_service_without_the_sample_is_probed_and_served_alike(
     with deployed(bake, tmp_path, database="postgresql", sample="no") as project:
         assert "exit code after SIGTERM: 0" in project.make("smoke")
         project.make("up")
-        assert status(project.port(), "/readyz") == 200
+        eventually(lambda: status(project.port(), "/readyz") == 200, "it is ready")

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.docker.containers import KILL_WORKER
 from tests.docker.containers import Bake
 from tests.docker.containers import Run
 from tests.docker.containers import build
@@ -259,25 +258,23 @@ def test_the_metrics_parse_and_count_the_requests(run: Run) -> None:
 
 
 def test_clients_that_follow_readiness_lose_no_request_when_it_stops(run: Run) -> None:
-    container = run().wait_until_ready()
+    container = run("--env", "DRAIN_DELAY=8").wait_until_ready()
     load = KeepAliveLoad(container.port, "/v1/products", clients=4)
-    time.sleep(1)
+    eventually(lambda: load.answered > 100, "100 requests")
     started = time.monotonic()
     docker("kill", "--signal", "TERM", container.id)
     code = container.exit_code()
     load.join(seconds=10)
     assert (load.failures, code) == ([], 0)
-    assert load.answered > 100
-    assert time.monotonic() - started < 22
+    assert time.monotonic() - started < 8 + 20  # DRAIN_DELAY and SHUTDOWN_GRACE
 
 
 def test_probes_answer_within_50_ms_while_200_slow_requests_hang(run: Run) -> None:
     container = run("--env", "REQUEST_TIMEOUT=60").wait_until_ready()
     with SlowSenders(container.port, count=200):
         assert status(container.port, "/v1/products") == 503
-        rounds = [probe_for(0.6, container.port) for _ in range(10)]
-    # A round may catch a pause of the machine that the tests run on.
-    assert min(max(seconds) for seconds in rounds) < 0.05, rounds
+        # A round may catch a pause of the machine that the tests run on.
+        eventually(lambda: max(probe_for(0.6, container.port)) < 0.05, "a round within 50 ms")
 
 
 def probe_for(duration: float, port: int) -> list[float]:
@@ -293,7 +290,7 @@ def probe_for(duration: float, port: int) -> list[float]:
 
 def test_a_killed_worker_ends_the_container_with_an_error(run: Run) -> None:
     container = run().wait_until_ready()
-    container.python(KILL_WORKER)
+    container.kill_worker()
     assert container.exit_code() == 1
 
 
@@ -318,10 +315,10 @@ def test_a_failing_start_is_told_once(run: Run, service: Path, tmp_path: Path) -
 
 
 def test_sigterm_during_the_start_ends_it(run: Run, service: Path, tmp_path: Path) -> None:
-    steps = ("import time", "print('loading', flush=True)", "time.sleep(60)")
+    steps = ("import time", "print('loading', flush=True)", "time.sleep(600)")
     slow = "\n    ".join(("\n\ndef create_app(settings=None):", *steps, ""))
-    container = run(*replaced(tmp_path, service, slow))
+    container = run("--env", "SHUTDOWN_GRACE=60", *replaced(tmp_path, service, slow))
     eventually(lambda: "loading" in container.logs(), "loading")
     docker("kill", "--signal", "TERM", container.id)
     started = time.monotonic()
-    assert (container.exit_code(), time.monotonic() - started < 10) == (0, True)
+    assert (container.exit_code(), time.monotonic() - started < 45) == (0, True)

@@ -48,7 +48,7 @@ SANDBOX = ("--tmpfs=/tmp", "--ipc=none", "--memory=512m", "--publish=127.0.0.1::
 TOLD_BY_LAMBDA = ("START ", "END ", "REPORT ")
 # With the seed, the methods in Allow have one order.
 SETTINGS = ("--env=MAX_BODY_SIZE=250000", "--env=PYTHONHASHSEED=0")
-EXPORT_DELAY = 3.0  # seconds
+EXPORT_DELAY = 8.0  # seconds
 # Views that show what a request brought, keep an upload, and answer with bytes, cookies and links.
 VIEWS = f"""
 
@@ -338,7 +338,7 @@ def test_spans_of_a_frozen_process_leave_with_the_next_request(start: Start) -> 
         frozen = len(collector.spans)
         docker("unpause", function.container.id)
         function("GET", "/v1/products")
-        eventually(lambda: len(collector.spans) > 1, "the second span", 1)
+        eventually(lambda: len(collector.spans) > 1, "the second span", 6)
     assert frozen == 1
 
 

@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 from tests.conftest import commit
 from tests.docker.containers import Bake
 from tests.docker.containers import docker
+from tests.docker.containers import eventually
 from tests.docker.containers import fetch
 from tests.docker.containers import status
 from tests.docker.load import Answer
@@ -31,7 +32,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow]
 PAUSE = 0.1  # seconds between the requests of each of four clients
 MEMORY = 500 * 1024 * 1024
 # Longer than the replicas before go on serving once they are told to stop.
-SLOW = "\nimport time\n\ntime.sleep(6)\n"
+SLOW = "\nimport time\n\ntime.sleep(9)\n"
 BROKEN = '\nraise RuntimeError("this release is broken")\n'
 
 
@@ -61,7 +62,8 @@ class Journey:
     def begin(self) -> None:
         """Start the platform alone, the first service alone, and let it join."""
         town = self.town
-        _edit(town.platform / "config/common.env", "DATABASE_TIMEOUT=6\n")  # the first's alone
+        # The database is the first's alone; on a busy machine the gateway may look late.
+        _edit(town.platform / "config/common.env", "DATABASE_TIMEOUT=6\nDRAIN_DELAY=5\n")
         commit(town.platform)
         town.does("make up")
         self.seen["empty"] = town.does("curl localhost:8080/")
@@ -118,11 +120,10 @@ class Journey:
         """Run three replicas, then one."""
         town = self.town
         town.does("make scale orders=3")
-        counts = dict.fromkeys(town.containers("orders"), 0)
-        time.sleep(2)  # of load
-        for one in counts:
-            counts[one] = docker("logs", one).count('"http.route"')
-        self.seen["shares"] = counts
+        found = town.containers("orders")
+        served = '"http.route"'
+        eventually(lambda: all(served in docker("logs", one) for one in found), "each has a share")
+        self.seen["replicas"] = len(found)
         town.does("make scale orders=1")
         self.seen["scaled down"] = len(town.containers("orders"))
 
@@ -169,6 +170,7 @@ class Journey:
         town.does(returning)
         self.seen["returned"] = town.images("invoices") == images
         self.seen["lock returned"] = (town.platform / "release.lock").read_bytes() == first
+        eventually(lambda: all(row["ready"] for row in town.fleet().values()), "all are ready")
         self.seen["table"] = town.does("make fleet")
         self.seen["fleet"] = town.fleet()
         address = f"PROMETHEUS_URL=http://127.0.0.1:{prometheus.port}"
@@ -359,9 +361,7 @@ def test_a_release_that_never_becomes_ready_leaves_the_one_before(seen: dict[str
 
 
 def test_every_replica_gets_its_share(seen: dict[str, Any]) -> None:
-    assert len(seen["shares"]) == 3
-    assert all(count > 0 for count in seen["shares"].values())
-    assert seen["scaled down"] == 1
+    assert (seen["replicas"], seen["scaled down"]) == (3, 1)
 
 
 def test_a_wrong_value_is_refused_before_anything_is_touched(seen: dict[str, Any]) -> None:

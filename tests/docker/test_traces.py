@@ -25,6 +25,8 @@ from tests.docker.load import KeepAliveLoad
 pytestmark = pytest.mark.docker
 
 QUEUE = 100
+# A request that waited for a collector would be far slower than one of a busy machine.
+PATIENT = ("--env", "OTEL_EXPORTER_OTLP_TIMEOUT=60000")
 # The exporter's queue is short. One route has a step and logs within it, another shows the threads.
 ADDED = f"""
 
@@ -56,10 +58,10 @@ def make_app(settings=None, create_app=create_app):
 
 create_app = make_app
 """
-# Connections that a process has opened itself: not those to its own port.
+# Connections that a process has opened itself: not those to its own port, as of a health check.
 OUTGOING = """
 lines = [line.split() for line in open("/proc/net/tcp").readlines()[1:]]
-print([line for line in lines if line[3] in ("01", "02") and not line[1].endswith(":1388")])
+print([line for line in lines if line[3] in ("01", "02") and ":1388" not in line[1] + line[2]])
 """
 # What is asked, and the steps that its trace shows within the request.
 STEPS = [("/told", ["look"])]
@@ -192,12 +194,12 @@ def test_no_request_fails_or_waits_while_the_collector(
     collector = Collector(status)
     if not listens:
         collector.close()
-    port = run(*collector.options, *added).wait_until_ready().port
+    port = run(*collector.options, *PATIENT, *added).wait_until_ready().port
     load = KeepAliveLoad(port, "/v1/products/tea", clients=4)
     eventually(lambda: load.answered > 600, "600 requests")
     load.stop()
     assert load.failures == []
-    assert load.slowest < 5  # seconds: a collector that hangs takes 10
+    assert load.slowest < 30
     # Requests that end at the same time may find the same place free.
     eventually(
         lambda: kept <= load.answered - dropped(port) < kept + 8, "what was not sent is counted"
@@ -209,7 +211,7 @@ def test_no_request_fails_or_waits_while_the_collector(
 def test_no_request_fails_when_the_collector_dies_and_every_span_is_accounted_for(
     run: Run, collector: Collector, added: tuple[str, str]
 ) -> None:
-    port = run(*collector.options, *added).wait_until_ready().port
+    port = run(*collector.options, *PATIENT, *added).wait_until_ready().port
     load = KeepAliveLoad(port, "/v1/products/tea", clients=4)
     eventually(lambda: len(collector.spans) > 100, "spans")
     collector.close()
@@ -217,7 +219,7 @@ def test_no_request_fails_when_the_collector_dies_and_every_span_is_accounted_fo
     eventually(lambda: load.answered > answered + 600, "600 requests more")
     load.stop()
     assert (load.failures, collector.faults) == ([], [])
-    assert load.slowest < 5
+    assert load.slowest < 30
     received = len({span.span_id for span in collector.spans})
     assert QUEUE <= load.answered - received - dropped(port) < QUEUE + 8
 

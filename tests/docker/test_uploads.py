@@ -14,6 +14,7 @@ from tests.docker.containers import Container
 from tests.docker.containers import Run
 from tests.docker.containers import build
 from tests.docker.containers import docker
+from tests.docker.containers import eventually
 
 pytestmark = pytest.mark.docker
 
@@ -91,7 +92,8 @@ def test_an_upload_that_finds_no_room_gets_503_and_the_next_one_is_served(
     container = run("--shm-size", "1m", image=uploads).wait_until_ready()
     status, body = send(container, 2_500_000)
     assert (status, b"Service Unavailable" in body) == (503, True)
-    assert "an upload could not be kept: [Errno 28]" in container.logs()
+    said = "an upload could not be kept: [Errno 28]"
+    eventually(lambda: said in container.logs(), said)
     assert send(container, 900_000)[0] == 200
 
 

@@ -5,11 +5,13 @@ The image's interpreter sends the requests, so a runner needs neither curl nor a
 
 import json
 import sys
+import time
 from http.client import HTTPResponse
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 PROBLEM = "application/problem+json"
+READY_SECONDS = 30
 
 
 def get(path: str, *expected: int) -> HTTPResponse | HTTPError:
@@ -26,10 +28,18 @@ def get(path: str, *expected: int) -> HTTPResponse | HTTPError:
     return response
 
 
+def await_ready() -> None:
+    """Return once it takes requests: the health check that compose waited for is `/livez`."""
+    until = time.monotonic() + READY_SECONDS
+    while get("/readyz", 200, *([503] if time.monotonic() < until else [])).status != 200:
+        time.sleep(1)
+
+
 def main() -> None:
     """Probe the fixed paths, every GET operation without path variables, and an unknown path."""
     document = json.load(get("/openapi.json", 200))
-    for path in ("/livez", "/readyz", "/metrics", "/docs/"):
+    await_ready()
+    for path in ("/livez", "/metrics", "/docs/"):
         get(path, 200)
     for path, operations in document["paths"].items():
         if "get" in operations and "{" not in path:

@@ -187,19 +187,18 @@ def test_a_start_does_not_connect(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_request_that_waits_for_a_lock_fails_at_its_limit(database: Database) -> None:
-    app = create_app(hasty())
     parcel = add(database)
 
-    def weigh() -> TestResponse:
+    def weigh(app: Application) -> TestResponse:
         body = {"reference": "P-1", "weight": 2}
         path = f"/lab/parcels/{parcel.id}"
         return app.test_client().put(path, json=body, headers={"If-Match": "*"})
 
     with locked(database, parcel):
         started = time.monotonic()
-        assert_unavailable(weigh())
-        assert time.monotonic() - started < 2
-    assert weigh().status_code == 200
+        assert_unavailable(weigh(create_app(hasty())))
+        assert time.monotonic() - started < 10
+    assert weigh(create_app()).status_code == 200
 
 
 def test_a_request_that_finds_no_free_connection_fails_at_its_limit(
@@ -210,7 +209,7 @@ def test_a_request_that_finds_no_free_connection_fails_at_its_limit(
     lent = [app.extensions["database"].read() for _ in range(3)]
     started = time.monotonic()
     assert_unavailable(get(app))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     for connection in lent:
         connection.close()
 
@@ -335,8 +334,9 @@ def test_a_server_that_says_nothing_counts_as_dead(database: Database) -> None:
         connection.connection.driver_connection.read_timeout = 0.2  # type: ignore[union-attr]
         started = time.monotonic()
         with pytest.raises(exc.OperationalError):
-            connection.exec_driver_sql("SELECT pg_sleep(3)")
-        assert (connection.invalidated, time.monotonic() - started < 1) == (True, True)
+            connection.exec_driver_sql("SELECT pg_sleep(9)")
+        # The server's own limit is 5 seconds.
+        assert (connection.invalidated, time.monotonic() - started < 4) == (True, True)
     assert stored(database) == 0
 
 

@@ -85,7 +85,7 @@ def _connect_args(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
     connect: dict[str, Any] = {
         "application_name": PROJECT.name,
         "autocommit": True,
-        "connect_timeout": 2,
+        "connect_timeout": max(2, int(settings.database_timeout / 30)),  # more for migrations
         "keepalives_idle": 5,
         "keepalives_interval": 2,
         "keepalives_count": 3,
