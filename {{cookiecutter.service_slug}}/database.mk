@@ -51,7 +51,7 @@ test-postgres: .venv/dev ## Run the tests on a real PostgreSQL (needs Docker)
 	docker run --detach --name $(NAME)-test --env POSTGRES_HOST_AUTH_METHOD=trust --publish 127.0.0.1::5432 $(POSTGRES) -c fsync=off >/dev/null && \
 	until docker exec $(NAME)-test pg_isready --quiet --host=127.0.0.1; do sleep 1; done && \
 	address=$$(docker port $(NAME)-test 5432) && \
-	export TEST_DATABASE_URL=postgresql://postgres:unused@$$address/postgres && \
+	export TEST_DATABASE_URL=postgresql://postgres:unused@$$address/postgres?connect_timeout=60 && \
 	$(BIN)/python -m pytest $(ARGS) && $(MAKE) --no-print-directory test-previous
 
 lint: lint-migrations

@@ -20,10 +20,10 @@ dlq-replay: ## Send the dead letters of `make up` to the consumer again (ID="...
 test-messaging: .venv/dev ## Run the tests on a real RabbitMQ and PostgreSQL (needs Docker)
 	@trap 'docker rm --force --volumes $(NAME)-test $(NAME)-test-broker >/dev/null' EXIT INT TERM; \
 	docker run --detach --name $(NAME)-test --env POSTGRES_HOST_AUTH_METHOD=trust --publish 127.0.0.1::5432 $(POSTGRES) -c fsync=off >/dev/null && \
-	docker run --detach --name $(NAME)-test-broker --env RABBITMQ_DEFAULT_USER=test --env RABBITMQ_DEFAULT_PASS=unused --publish 127.0.0.1::5672 $(RABBITMQ) >/dev/null && \
+	docker run --detach --name $(NAME)-test-broker --env RABBITMQ_DEFAULT_USER=test --env RABBITMQ_DEFAULT_PASS=unused --tmpfs /var/lib/rabbitmq --publish 127.0.0.1::5672 $(RABBITMQ) >/dev/null && \
 	until docker exec $(NAME)-test pg_isready --quiet --host=127.0.0.1; do sleep 1; done && \
 	until docker exec $(NAME)-test-broker rabbitmq-diagnostics --quiet check_port_connectivity >/dev/null 2>&1; do sleep 1; done && \
-	export TEST_DATABASE_URL=postgresql://postgres:unused@$$(docker port $(NAME)-test 5432)/postgres && \
+	export TEST_DATABASE_URL=postgresql://postgres:unused@$$(docker port $(NAME)-test 5432)/postgres?connect_timeout=60 && \
 	export TEST_BROKER_URL=amqp://test:unused@$$(docker port $(NAME)-test-broker 5672) && \
 	$(BIN)/python -m pytest $(or $(ARGS),tests/chassis/messaging)
 

@@ -37,6 +37,8 @@ if __name__ == "__main__":
     sys.exit(serve(settings, {target!r}, config(settings)))
 """
 
+PATIENCE = 60.0  # seconds that a busy machine may take for anything
+
 Start = Callable[..., "Process"]
 Lines = Callable[[], list[dict[str, Any]]]
 
@@ -142,7 +144,7 @@ class Process:
         )
         return float(line.split()[1])
 
-    def wait_ready(self, seconds: float = 15) -> None:
+    def wait_ready(self, seconds: float = PATIENCE) -> None:
         """Return once it takes requests; fail after `seconds`."""
 
         def is_ready() -> bool:
@@ -159,7 +161,7 @@ class Process:
         """Return once it is handling so many requests."""
         wait_until(lambda: self.gauge("http_server_active_requests") == count)
 
-    def stop(self, number: int = signal.SIGTERM, timeout: float = 15) -> int:
+    def stop(self, number: int = signal.SIGTERM, timeout: float = PATIENCE) -> int:
         """Send a signal to the process, wait for its end and return its exit status."""
         self.popen.send_signal(number)
         return self.popen.wait(timeout)
@@ -215,13 +217,14 @@ class Receiver(BaseHTTPRequestHandler):
         """Take the spans, or fail as the collector says."""
         self.server.asked += 1
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.server.status is None:
+        status = self.server.status  # which a test may change meanwhile
+        if status is None:
             self.server.ended.wait()
             return
-        if self.server.status == 200 and self.path == "/v1/traces":
+        if status == 200 and self.path == "/v1/traces":
             self.server.headers = self.headers
             self.server.documents.append(json.loads(body))
-        self.send_response(self.server.status)
+        self.send_response(status)
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -249,7 +252,7 @@ def in_threads(count: int, work: Callable[[], None]) -> None:
         thread.join()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 15) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Return once the condition holds; fail after `seconds`."""
     until = time.monotonic() + seconds
     while not condition():

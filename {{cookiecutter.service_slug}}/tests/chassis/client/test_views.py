@@ -83,6 +83,9 @@ def keep_busy() -> None:
     may_end.wait(30)
 
 
+PATIENT = {"call_timeout": 60, "call_read_timeout": 60}
+
+
 def make(callee: Callee | str, **settings: object) -> Application:
     """Make the application with these views, and the address of what they call."""
     url = callee if isinstance(callee, str) else callee.url
@@ -94,7 +97,7 @@ def make(callee: Callee | str, **settings: object) -> Application:
 @pytest.fixture
 def app(callee: Callee) -> Application:
     """The application of these tests."""
-    return make(callee, call_timeout=0.5)
+    return make(callee, **PATIENT)
 
 
 def test_a_view_returns_what_another_service_answers(client: FlaskClient) -> None:
@@ -114,9 +117,11 @@ FAILURES: dict[str, tuple[Callable[[Connection], object], int]] = {
 
 @pytest.mark.parametrize(("behave", "status"), FAILURES.values(), ids=FAILURES)
 def test_a_failure_that_a_view_does_not_handle_is_a_problem_that_names_the_service(
-    client: FlaskClient, callee: Callee, behave: Callable[[Connection], object], status: int
+    callee: Callee, behave: Callable[[Connection], object], status: int
 ) -> None:
     callee.behave = behave
+    timeout = 0.5 if behave is Connection.hang else 60
+    client = make(callee, **PATIENT | {"call_timeout": timeout}).test_client()
     answer = client.get("/calling/things")
     assert problem(answer, status).dependency == "stock"
     assert "Retry-After" not in answer.headers
@@ -167,12 +172,12 @@ def test_a_service_that_is_not_declared_is_an_error(app: Application) -> None:
 def test_the_time_of_the_caller_is_that_of_the_work_and_of_its_calls(
     client: FlaskClient, callee: Callee
 ) -> None:
-    left = client.get("/calling/left", headers={WAITS: "300"}).get_json()["seconds"]
-    assert 0 < left <= 0.3
-    client.get("/calling/things", headers={WAITS: "300"})
-    assert 0 < int(callee.requests[0].headers[WAITS]) <= 300
-    client.get("/calling/things", headers={WAITS: "60000"})
-    assert 300 < int(callee.requests[1].headers[WAITS]) <= 500
+    left = client.get("/calling/left", headers={WAITS: "30000"}).get_json()["seconds"]
+    assert 0 < left <= 30
+    client.get("/calling/things", headers={WAITS: "30000"})
+    assert 0 < int(callee.requests[0].headers[WAITS]) <= 30_000
+    client.get("/calling/things", headers={WAITS: "600000"})
+    assert 30_000 < int(callee.requests[1].headers[WAITS]) <= 60_000
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "soon", "1e3", "\xb2", "\xd9\xa3", "0x10", " "])

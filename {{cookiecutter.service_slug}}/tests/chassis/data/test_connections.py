@@ -320,12 +320,13 @@ def test_a_server_that_takes_no_writes_is_unavailable(database: Database) -> Non
 
 
 @only_postgres
-def test_a_slow_statement_ends_at_its_limit() -> None:
+def test_a_slow_statement_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.chassis.data.engine.READ_TIMEOUT_MARGIN", 60)
     with (
         pytest.raises(exc.OperationalError, match="statement timeout"),
         Database(hasty()).read() as connection,
     ):
-        connection.exec_driver_sql("SELECT pg_sleep(3)")
+        connection.exec_driver_sql("SELECT pg_sleep(60)")
 
 
 @only_postgres
@@ -430,7 +431,7 @@ def test_threads_share_no_connection(database: Database) -> None:
     def use(_: int) -> None:
         with database.read() as connection:
             seen.add(id(connection.connection.driver_connection))
-            barrier.wait(5)
+            barrier.wait(60)
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(use, range(3)))

@@ -42,7 +42,7 @@ def running(code: str, output: int = subprocess.PIPE) -> Iterator[subprocess.Pop
 def printed(code: str) -> bytes:
     """Return what a process with this code writes until its end."""
     with running(code) as process:
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, b"")
     return output
 
@@ -185,7 +185,7 @@ def test_a_device_that_another_process_locks_stops_nobody() -> None:
         with suppress(BlockingIOError):  # another process's lock serves as well
             fcntl.lockf(device, fcntl.LOCK_SH | fcntl.LOCK_NB)
         with running(code, device.fileno()) as process:
-            _, errors = process.communicate(timeout=10)
+            _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, b"")
 
 
@@ -209,7 +209,7 @@ def test_a_thread_writes_what_is_put_even_if_its_reader_comes_late(pipe: int) ->
         assert process.stderr
         read_until(process.stderr.fileno(), b"nobody reads")
         read_until(pipe, b"request\n")
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, b"")
 
 
