@@ -106,7 +106,8 @@ def _problem(status: int, title: str, model: Resource) -> Resource:
 
 def _tracing(settings: Settings, gateway: str) -> Resource:
     """Return the tracer, which also without a collector gives every request its trace id."""
-    address = settings.collector.geturl() if settings.collector else "http://nowhere/"
+    # A new collector gets the last spans of the tracer before it too, by a path that it knows.
+    address = settings.collector.geturl() if settings.collector else "http://nowhere/v1/traces"
     target = {"uri": address, "cluster": COLLECTOR, "timeout": "10s"}
     tracer = {
         "@type": f"{TYPES}.config.trace.v3.OpenTelemetryConfig",
