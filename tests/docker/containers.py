@@ -100,14 +100,15 @@ class Container:
         """Run code by the image's interpreter inside the container and return what it prints."""
         return docker("exec", self.id, "python", "-c", code)
 
-    def kill_worker(self) -> None:
-        """End all its processes but the first, which may end the container before this returns."""
-        told(("docker", "exec", self.id, "python", "-c", KILL_WORKER))
-
     def remove(self) -> None:
         """End it at once; the end of its log goes to the test's captured output."""
         print(self.logs(last=20))
         docker("rm", "--force", "--volumes", self.id)
+
+
+def kill_worker(container: str) -> None:
+    """End all its processes but the first, which may end the container before this returns."""
+    told(("docker", "exec", container, "python", "-c", KILL_WORKER))
 
 
 def ask(

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.docker.containers import KILL_WORKER
 from tests.docker.containers import Bake
 from tests.docker.containers import docker
 from tests.docker.containers import eventually
+from tests.docker.containers import kill_worker
 from tests.docker.containers import status
-from tests.docker.containers import told
 from tests.docker.project import Project
 from tests.docker.project import deployed
 
@@ -94,7 +93,7 @@ def test_compose_stops_it_without_a_kill(project: Project) -> None:
 
 def test_a_crash_is_followed_by_a_restart(project: Project) -> None:
     project.make("up")
-    told(("docker", "exec", project.container()["Id"], "python", "-c", KILL_WORKER))
+    kill_worker(project.container()["Id"])
     eventually(lambda: project.container()["RestartCount"] > 0, "restarted")
 
 

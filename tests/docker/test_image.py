@@ -21,6 +21,7 @@ from tests.docker.containers import build
 from tests.docker.containers import docker
 from tests.docker.containers import eventually
 from tests.docker.containers import fetch
+from tests.docker.containers import kill_worker
 from tests.docker.containers import replaced
 from tests.docker.containers import status
 from tests.docker.load import Answer
@@ -290,7 +291,7 @@ def probe_for(duration: float, port: int) -> list[float]:
 
 def test_a_killed_worker_ends_the_container_with_an_error(run: Run) -> None:
     container = run().wait_until_ready()
-    container.kill_worker()
+    kill_worker(container.id)
     assert container.exit_code() == 1
 
 

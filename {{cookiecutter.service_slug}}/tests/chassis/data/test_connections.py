@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import parcels
+import psycopg
 import pytest
 import sqlalchemy as sa
 from flask import Response
@@ -28,6 +29,7 @@ from werkzeug.test import TestResponse
 
 from database import only_postgres
 from service.chassis.data.connections import Database
+from service.chassis.data.engine import PostgresqlConnection
 from service.chassis.data.engine import make_engine
 from service.chassis.data.types import UtcDateTime
 from service.chassis.http.application import Application
@@ -317,6 +319,26 @@ def test_a_server_that_takes_no_writes_is_unavailable(database: Database) -> Non
     refused = to_http_error(error.value)
     assert refused
     assert refused.code == 503
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [(0.5, 2), (5, 2), (900, 30)])
+def test_who_may_take_long_may_take_longer_to_connect(
+    monkeypatch: pytest.MonkeyPatch, timeout: float, seconds: int
+) -> None:
+    given: list[Any] = []
+
+    def connect(*_: Any, **options: Any) -> Any:
+        given.append(options["connect_timeout"])
+        raise psycopg.OperationalError("not there")
+
+    monkeypatch.setattr(PostgresqlConnection, "connect", connect)
+    url = SecretStr("postgresql+psycopg://u@h/x")
+    settings = Settings.model_construct(
+        database_url=url, database_password=None, database_timeout=timeout
+    )
+    with pytest.raises(exc.OperationalError):
+        make_engine(settings).connect()
+    assert given == [seconds]
 
 
 @only_postgres
